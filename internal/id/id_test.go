@@ -1,0 +1,49 @@
+package id_test
+
+import (
+	"sort"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"ambit.dev/ambit/internal/id"
+)
+
+func TestNewIsParsedByItsOwnKindOnly(t *testing.T) {
+	s := id.New[id.Session]()
+	got, err := id.Parse[id.Session](string(s))
+	require.NoError(t, err)
+	require.Equal(t, s, got)
+
+	_, err = id.Parse[id.Project](string(s))
+	require.ErrorIs(t, err, id.ErrMalformed)
+	require.Equal(t, "ses", id.PrefixOf(string(s)))
+}
+
+func TestIdsOfLaterMillisecondsSortLater(t *testing.T) {
+	var made []string
+	for range 1000 {
+		made = append(made, string(id.New[id.Event]()))
+	}
+	require.True(t, sort.StringsAreSorted(made), "ids made in order sort in order")
+}
+
+func TestParseRefuses(t *testing.T) {
+	good := string(id.New[id.Agent]())
+	for name, s := range map[string]string{
+		"empty":           "",
+		"prefix alone":    "agt_",
+		"short":           good[:len(good)-1],
+		"long":            good + "0",
+		"upper case":      strings.ToUpper(good),
+		"letter u":        good[:10] + "u" + good[11:],
+		"over 128 bits":   "agt_8" + good[5:],
+		"other prefix":    "ses_" + good[4:],
+		"no underscore":   strings.Replace(good, "_", "-", 1),
+		"multibyte runes": "agt_" + strings.Repeat("é", 13),
+	} {
+		_, err := id.Parse[id.Agent](s)
+		require.ErrorIs(t, err, id.ErrMalformed, name)
+	}
+}
