@@ -1,0 +1,82 @@
+package pgcluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// endStale clears what a killed run has left: a server that still runs on our
+// data is stopped, a postmaster.pid whose process is gone, or is another
+// program by now, is removed.
+func (c *Cluster) endStale(ctx context.Context) error {
+	file := filepath.Join(c.data, "postmaster.pid")
+	pid, err := readPID(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", file, err)
+	}
+	if !c.serves(pid) {
+		return removeIfThere(file)
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	sig := StopSignal
+	for c.serves(pid) {
+		if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
+			return fmt.Errorf("stopping the Postgres that an earlier run has left (process %d): %w", pid, err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			sig = syscall.SIGKILL
+		}
+	}
+	return removeIfThere(file)
+}
+
+// serves says whether pid is a Postgres server whose working folder, which is
+// always its data folder, is ours. A process id alone proves nothing: it may
+// have been given to another program since.
+func (c *Cluster) serves(pid int) bool {
+	cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid))
+	if err != nil {
+		return false
+	}
+	data, err := filepath.EvalSymlinks(c.data)
+	if err != nil || cwd != data {
+		return false
+	}
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", pid))
+	return err == nil && strings.HasPrefix(filepath.Base(exe), "postgres")
+}
+
+func readPID(file string) (int, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return 0, err
+	}
+	first, _, _ := strings.Cut(string(b), "\n")
+	pid, err := strconv.Atoi(strings.TrimSpace(first))
+	if err != nil || pid <= 1 {
+		return 0, nil // torn by a crash: no process, so it counts as stale
+	}
+	return pid, nil
+}
+
+func removeIfThere(file string) error {
+	if err := os.Remove(file); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
