@@ -1,0 +1,127 @@
+package canonical
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"sort"
+	"strconv"
+	"strings"
+
+	"github.com/gowebpki/jcs"
+)
+
+// ErrNotJSON says that the value cannot be written as one JSON document.
+var ErrNotJSON = errors.New("not one JSON value")
+
+// JSON writes v as RFC 8785 canonical JSON. Numbers are written as ECMAScript would write the nearest double, as the RFC demands; use
+// Digest where two values that differ only beyond a double's precision must not be taken for one another.
+func JSON(v any) ([]byte, error) {
+	raw, err := marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	out, err := jcs.Transform(raw)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotJSON, err)
+	}
+	return out, nil
+}
+
+// Digest is the SHA-256 of v's canonical JSON. RFC 8785 is defined for numbers that a double holds exactly as written. For any other
+// number, such as 9007199254740993, the canonical form would equal that of its neighbour, and an approval of one would pass for the
+// other; so each such number is hashed as its own text too, after the document and with its place.
+func Digest(v any) ([32]byte, error) {
+	raw, err := marshal(v)
+	if err != nil {
+		return [32]byte{}, err
+	}
+	tree, err := decode(raw)
+	if err != nil {
+		return [32]byte{}, err
+	}
+	var beyond bytes.Buffer
+	tree = withdrawInexact(tree, "", &beyond)
+	if beyond.Len() > 0 {
+		if raw, err = marshal(tree); err != nil {
+			return [32]byte{}, err
+		}
+	}
+	canonical, err := jcs.Transform(raw)
+	if err != nil {
+		return [32]byte{}, fmt.Errorf("%w: %w", ErrNotJSON, err)
+	}
+	return sha256.Sum256(append(canonical, beyond.Bytes()...)), nil
+}
+
+func marshal(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(v); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotJSON, err)
+	}
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n")), nil
+}
+
+func decode(raw []byte) (any, error) {
+	d := json.NewDecoder(bytes.NewReader(raw))
+	d.UseNumber()
+	var tree any
+	if err := d.Decode(&tree); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrNotJSON, err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("%w: more follows the first value", ErrNotJSON)
+	}
+	return tree, nil
+}
+
+// withdrawInexact puts a zero where a number is not a double's own text and appends "\x00pointer=literal" for it, in the order of keys.
+// The zero byte cannot occur in canonical JSON, so that no document can imitate the suffix.
+func withdrawInexact(v any, pointer string, beyond *bytes.Buffer) any {
+	switch t := v.(type) {
+	case json.Number:
+		if exact(string(t)) {
+			return t
+		}
+		fmt.Fprintf(beyond, "\x00%s=%s", pointer, string(t))
+		return json.Number("0")
+	case []any:
+		for i := range t {
+			t[i] = withdrawInexact(t[i], pointer+"/"+strconv.Itoa(i), beyond)
+		}
+	case map[string]any:
+		keys := make([]string, 0, len(t))
+		for k := range t {
+			keys = append(keys, k)
+		}
+		sort.Strings(keys)
+		for _, k := range keys {
+			t[k] = withdrawInexact(t[k], pointer+"/"+strings.NewReplacer("~", "~0", "/", "~1", "\x00", "~2").Replace(k), beyond)
+		}
+	}
+	return v
+}
+
+// exact reports whether the literal has the value of the shortest text of its nearest double.
+func exact(literal string) bool {
+	f, err := strconv.ParseFloat(literal, 64)
+	if err != nil {
+		return false // out of a double's range; big.Rat must never see such an exponent, it would build the number
+	}
+	if f == 0 {
+		mantissa, _, _ := strings.Cut(strings.ToLower(literal), "e")
+		return !strings.ContainsAny(mantissa, "123456789")
+	}
+	want, ok := new(big.Rat).SetString(literal)
+	if !ok {
+		return false
+	}
+	got, ok := new(big.Rat).SetString(strconv.FormatFloat(f, 'g', -1, 64))
+	return ok && want.Cmp(got) == 0
+}

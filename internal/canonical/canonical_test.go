@@ -1,0 +1,56 @@
+package canonical_test
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"ambit.dev/ambit/internal/canonical"
+)
+
+func TestDigestIsPlainJCSForOrdinaryNumbers(t *testing.T) {
+	got, err := canonical.Digest(json.RawMessage(`{"b": 0.10, "a": [1, 2.0, "é<"]}`))
+	require.NoError(t, err)
+	require.Equal(t, sha256.Sum256([]byte(`{"a":[1,2,"é<"],"b":0.1}`)), got)
+}
+
+func TestDigestTellsApartWhatADoubleDoesNot(t *testing.T) {
+	for _, pair := range [][2]string{
+		{`{"n":9007199254740993}`, `{"n":9007199254740992}`},
+		{`{"n":1e400}`, `{"n":1e401}`},
+		{`{"n":1e-400}`, `{"n":0}`},
+		{`[0.1]`, `[0.10000000000000000001]`},
+		{`[9007199254740993,9007199254740992]`, `[9007199254740992,9007199254740993]`},
+	} {
+		a, err := canonical.Digest(json.RawMessage(pair[0]))
+		require.NoError(t, err)
+		b, err := canonical.Digest(json.RawMessage(pair[1]))
+		require.NoError(t, err)
+		require.NotEqual(t, a, b, "%s and %s", pair[0], pair[1])
+	}
+}
+
+func TestDigestRefusesWhatIsNotJSON(t *testing.T) {
+	for _, bad := range []string{``, `{`, `{} {}`, `nul`} {
+		_, err := canonical.Digest(json.RawMessage(bad))
+		require.ErrorIs(t, err, canonical.ErrNotJSON, bad)
+	}
+}
+
+func TestDigestIgnoresOrderAndSpace(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := rapid.MapOf(rapid.String(), rapid.Int64Range(-1<<53, 1<<53)).Draw(t, "object")
+		compact, err := json.Marshal(m)
+		require.NoError(t, err)
+		spaced, err := json.MarshalIndent(m, " ", "\t")
+		require.NoError(t, err)
+		a, err := canonical.Digest(json.RawMessage(compact))
+		require.NoError(t, err)
+		b, err := canonical.Digest(json.RawMessage(spaced))
+		require.NoError(t, err)
+		require.Equal(t, a, b)
+	})
+}
