@@ -2,6 +2,7 @@ package seal
 
 import (
 	"bytes"
+	"crypto/hkdf"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -30,6 +31,7 @@ type keyID [keyIDLen]byte
 
 type masterKey struct {
 	id       keyID
+	raw      []byte
 	envelope tink.AEAD
 }
 
@@ -50,7 +52,7 @@ func newSealer(keys [][]byte) (*Sealer, error) {
 		if err != nil {
 			return nil, fmt.Errorf("master key %d: %w", i+1, err)
 		}
-		k := masterKey{id: idOf(raw), envelope: aead.NewKMSEnvelopeAEAD2(aead.AES256GCMKeyTemplate(), kek)}
+		k := masterKey{id: idOf(raw), raw: raw, envelope: aead.NewKMSEnvelopeAEAD2(aead.AES256GCMKeyTemplate(), kek)}
 		if _, double := s.all[k.id]; double {
 			return nil, fmt.Errorf("master key %d is given twice", i+1)
 		}
@@ -109,3 +111,13 @@ func (s *Sealer) Stale(sealed []byte) bool {
 
 // KeyID names the master key that seals, for logs and for comparing replicas: eight hexadecimal digits that reveal nothing of it.
 func (s *Sealer) KeyID() string { return hex.EncodeToString(s.primary.id[:]) }
+
+// Derive makes a secret of its own for a purpose, such as the password of a database role, from the master key that seals. The same key
+// and purpose always give the same 32 bytes, on every replica; nothing about the master key or about other purposes follows from them.
+func (s *Sealer) Derive(purpose string) []byte {
+	out, err := hkdf.Key(sha256.New, s.primary.raw, nil, "ambit derive\x00"+purpose, sha256.Size)
+	if err != nil {
+		panic("seal: " + err.Error()) // only for a length or a hash that could never work
+	}
+	return out
+}

@@ -139,6 +139,20 @@ func TestABadKeyIsNeverRepeatedInTheError(t *testing.T) {
 	require.ErrorContains(t, err, "twice")
 }
 
+func TestDerivedSecretsFollowFromKeyAndPurpose(t *testing.T) {
+	k := seal.NewKey()
+	a, err := seal.Open(k, "")
+	require.NoError(t, err)
+	b, err := seal.Open(k, "")
+	require.NoError(t, err)
+	other, err := seal.Open(seal.NewKey(), "")
+	require.NoError(t, err)
+	require.Len(t, a.Derive("p"), 32)
+	require.Equal(t, a.Derive("p"), b.Derive("p"))
+	require.NotEqual(t, a.Derive("p"), a.Derive("q"))
+	require.NotEqual(t, a.Derive("p"), other.Derive("p"))
+}
+
 func FuzzUnseal(f *testing.F) {
 	s, err := seal.Open(seal.NewKey(), "")
 	require.NoError(f, err)
