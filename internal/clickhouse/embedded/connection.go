@@ -139,7 +139,7 @@ func (c *connection) insert(query, format string, params []parameter, r io.Reade
 
 	piece := make([]byte, insertPiece)
 	for {
-		n, readErr := io.ReadFull(r, piece)
+		n, readErr := readPiece(r, piece)
 		if n > 0 {
 			state := c.lib.streamAppend(stream, unsafe.Pointer(&piece[0]), uintptr(n))
 			runtime.KeepAlive(piece)
@@ -149,7 +149,7 @@ func (c *connection) insert(query, format string, params []parameter, r io.Reade
 				return 0, err
 			}
 		}
-		if errors.Is(readErr, io.EOF) || errors.Is(readErr, io.ErrUnexpectedEOF) {
+		if readErr == io.EOF {
 			break
 		}
 		if readErr != nil {
@@ -167,6 +167,18 @@ func (c *connection) insert(query, format string, params []parameter, r io.Reade
 		return 0, newException(text)
 	}
 	return c.lib.resultRowsWritten(result), nil
+}
+
+// readPiece fills piece as far as r goes. It is not io.ReadFull, which reports an
+// ordinary end inside the piece and a cut connection with the same error: the
+// first must commit the insert and the second must not.
+func readPiece(r io.Reader, piece []byte) (n int, err error) {
+	for n < len(piece) && err == nil {
+		var m int
+		m, err = r.Read(piece[n:])
+		n += m
+	}
+	return n, err
 }
 
 // copyBuffer copies the output of a result out of the engine's memory.

@@ -33,9 +33,6 @@ func newException(text string) *exception {
 // ClickHouse's error numbers that this package meets or answers with.
 const (
 	codeBadArguments      = 36
-	codeSyntaxError       = 62
-	codeTooManyQueries    = 202
-	codeQueryCancelled    = 394
 	codeCannotReadAllData = 33
 )
 
