@@ -1,0 +1,243 @@
+-- Every query on a table of tenants takes the organisation first; row-level security is the second belt.
+
+-- name: ActAs :exec
+SELECT set_config('app.user_id', @user_id::text, true);
+
+-- name: FindUser :one
+SELECT coalesce(ambit_find_user(@email::text), '')::text AS user_id;
+
+-- name: FindSignIn :one
+SELECT coalesce(ambit_find_sign_in(@digest::bytea), '')::text AS user_id;
+
+-- name: FindMailToken :one
+SELECT coalesce(ambit_find_mail_token(@digest::bytea), '')::text AS user_id;
+
+-- name: FindKey :one
+SELECT coalesce(ambit_find_key(@digest::bytea), '')::text AS org_id;
+
+-- name: InsertUser :exec
+INSERT INTO users (id, email, name, must_verify, created_at) VALUES (@id, @email, @name, @must_verify, @created_at);
+
+-- name: GetUser :one
+SELECT id, email::text AS email, name, email_verified_at, must_verify, created_at FROM users WHERE id = @id;
+
+-- name: RenameUser :execrows
+UPDATE users SET name = @name WHERE id = @id;
+
+-- name: VerifyUser :exec
+UPDATE users SET email_verified_at = coalesce(email_verified_at, @now::timestamptz) WHERE id = @id;
+
+-- name: InsertPassword :exec
+INSERT INTO passwords (user_id, hash, changed_at) VALUES (@user_id, @hash, @changed_at);
+
+-- name: GetPassword :one
+SELECT hash FROM passwords WHERE user_id = @user_id;
+
+-- name: SetPassword :exec
+INSERT INTO passwords (user_id, hash, changed_at) VALUES (@user_id, @hash, @changed_at)
+ON CONFLICT (user_id) DO UPDATE SET hash = excluded.hash, changed_at = excluded.changed_at;
+
+-- The old hash is named, so that a password changed meanwhile is not put back.
+-- name: RehashPassword :exec
+UPDATE passwords SET hash = @new_hash WHERE user_id = @user_id AND hash = @old_hash;
+
+-- name: InsertSignIn :exec
+INSERT INTO sign_ins (id, user_id, token_sha256, created_at, last_seen_at, expires_at, address, user_agent)
+VALUES (@id, @user_id, @token_sha256, @created_at, @created_at, @expires_at, @address, @user_agent);
+
+-- name: GetSignInByToken :one
+SELECT id, user_id, created_at, last_seen_at, expires_at, address, user_agent, revoked_at
+FROM sign_ins WHERE user_id = @user_id AND token_sha256 = @token_sha256;
+
+-- name: ListSignIns :many
+SELECT id, user_id, created_at, last_seen_at, expires_at, address, user_agent, revoked_at
+FROM sign_ins WHERE user_id = @user_id AND revoked_at IS NULL AND expires_at > @now AND last_seen_at > @idle_since
+ORDER BY last_seen_at DESC, id DESC LIMIT 200;
+
+-- name: TouchSignIn :exec
+UPDATE sign_ins SET last_seen_at = @now WHERE id = @id AND user_id = @user_id AND last_seen_at < @now;
+
+-- name: RevokeSignIn :execrows
+UPDATE sign_ins SET revoked_at = coalesce(revoked_at, @now::timestamptz) WHERE id = @id AND user_id = @user_id;
+
+-- name: RevokeOtherSignIns :execrows
+UPDATE sign_ins SET revoked_at = @now::timestamptz WHERE user_id = @user_id AND id <> @keep AND revoked_at IS NULL;
+
+-- name: InsertMailToken :exec
+INSERT INTO mail_tokens (token_sha256, user_id, purpose, created_at, expires_at)
+VALUES (@token_sha256, @user_id, @purpose, @created_at, @expires_at);
+
+-- name: GetMailToken :one
+SELECT purpose, expires_at, used_at FROM mail_tokens WHERE token_sha256 = @token_sha256 AND user_id = @user_id;
+
+-- name: UseMailToken :execrows
+UPDATE mail_tokens SET used_at = @now::timestamptz
+WHERE token_sha256 = @token_sha256 AND user_id = @user_id AND purpose = @purpose AND used_at IS NULL AND expires_at > @now::timestamptz;
+
+-- name: VoidMailTokens :exec
+UPDATE mail_tokens SET used_at = @now::timestamptz WHERE user_id = @user_id AND used_at IS NULL;
+
+-- name: MyMemberships :many
+SELECT id, org_id, role, created_at, org_name, org_slug FROM my_memberships WHERE user_id = @user_id ORDER BY org_name, org_id;
+
+-- name: InsertOrganization :exec
+INSERT INTO organizations (id, name, slug, created_at, updated_at) VALUES (@id, @name, @slug, @created_at, @created_at);
+
+-- name: GetOrganization :one
+SELECT id, name, slug, version, created_at, updated_at FROM organizations WHERE id = @org_id;
+
+-- name: UpdateOrganization :one
+UPDATE organizations SET name = coalesce(sqlc.narg(name), name), version = version + 1, updated_at = @now
+WHERE id = @org_id AND (sqlc.narg(if_version)::bigint IS NULL OR version = sqlc.narg(if_version))
+RETURNING id, name, slug, version, created_at, updated_at;
+
+-- name: InsertMember :exec
+INSERT INTO members (org_id, id, user_id, role, created_at) VALUES (@org_id, @id, @user_id, @role, @created_at);
+
+-- name: ListMembers :many
+SELECT m.id, m.user_id, m.role, m.created_at, u.email::text AS email, u.name, u.email_verified_at
+FROM members m JOIN users u ON u.id = m.user_id
+WHERE m.org_id = @org_id AND m.id > @after ORDER BY m.id LIMIT @max_rows;
+
+-- name: GetMemberRole :one
+SELECT role FROM members WHERE org_id = @org_id AND user_id = @user_id;
+
+-- name: InsertProject :one
+INSERT INTO projects (org_id, id, name, slug, created_at, updated_at) VALUES (@org_id, @id, @name, @slug, @created_at, @created_at)
+RETURNING org_id, id, name, slug, version, created_at, updated_at, archived_at;
+
+-- name: GetProject :one
+SELECT org_id, id, name, slug, version, created_at, updated_at, archived_at FROM projects WHERE org_id = @org_id AND id = @id;
+
+-- name: LockProject :one
+SELECT org_id, id, name, slug, version, created_at, updated_at, archived_at FROM projects WHERE org_id = @org_id AND id = @id FOR UPDATE;
+
+-- name: GetProjectBySlug :one
+SELECT org_id, id, name, slug, version, created_at, updated_at, archived_at FROM projects WHERE org_id = @org_id AND slug = @slug;
+
+-- name: ListProjects :many
+SELECT org_id, id, name, slug, version, created_at, updated_at, archived_at FROM projects
+WHERE org_id = @org_id AND (@include_archived::bool OR archived_at IS NULL) AND (@before::text = '' OR id < @before)
+ORDER BY id DESC LIMIT @max_rows;
+
+-- name: ListProjectsOldestFirst :many
+SELECT org_id, id, name, slug, version, created_at, updated_at, archived_at FROM projects
+WHERE org_id = @org_id AND (@include_archived::bool OR archived_at IS NULL) AND id > @after
+ORDER BY id LIMIT @max_rows;
+
+-- name: UpdateProject :one
+UPDATE projects SET name = @name, slug = @slug, version = version + 1, updated_at = @now
+WHERE org_id = @org_id AND id = @id
+RETURNING org_id, id, name, slug, version, created_at, updated_at, archived_at;
+
+-- name: ArchiveProject :one
+UPDATE projects SET archived_at = @now::timestamptz, version = version + 1, updated_at = @now::timestamptz
+WHERE org_id = @org_id AND id = @id
+RETURNING org_id, id, name, slug, version, created_at, updated_at, archived_at;
+
+-- name: InsertKey :one
+INSERT INTO api_keys (org_id, id, project_id, name, prefix, secret_sha256, scopes, api_version, created_by, created_at, expires_at)
+VALUES (@org_id, @id, @project_id, @name, @prefix, @secret_sha256, @scopes, @api_version, @created_by, @created_at, @expires_at)
+RETURNING org_id, id, project_id, name, prefix, scopes, api_version, created_by, version, created_at, expires_at, last_used_at, revoked_at;
+
+-- name: GetKey :one
+SELECT org_id, id, project_id, name, prefix, scopes, api_version, created_by, version, created_at, expires_at, last_used_at, revoked_at
+FROM api_keys WHERE org_id = @org_id AND id = @id;
+
+-- name: LockKey :one
+SELECT org_id, id, project_id, name, prefix, scopes, api_version, created_by, version, created_at, expires_at, last_used_at, revoked_at
+FROM api_keys WHERE org_id = @org_id AND id = @id FOR UPDATE;
+
+-- name: GetKeyBySecret :one
+SELECT org_id, id, project_id, name, prefix, scopes, api_version, created_by, version, created_at, expires_at, last_used_at, revoked_at
+FROM api_keys WHERE org_id = @org_id AND secret_sha256 = @secret_sha256;
+
+-- name: ListKeys :many
+SELECT org_id, id, project_id, name, prefix, scopes, api_version, created_by, version, created_at, expires_at, last_used_at, revoked_at
+FROM api_keys
+WHERE org_id = @org_id
+  AND (sqlc.narg(project_id)::text IS NULL OR project_id = sqlc.narg(project_id))
+  AND (cardinality(@statuses::text[]) = 0 OR
+       CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN expires_at <= @now::timestamptz THEN 'expired' ELSE 'active' END = ANY (@statuses::text[]))
+  AND (@before::text = '' OR id < @before)
+ORDER BY id DESC LIMIT @max_rows;
+
+-- name: ListKeysOldestFirst :many
+SELECT org_id, id, project_id, name, prefix, scopes, api_version, created_by, version, created_at, expires_at, last_used_at, revoked_at
+FROM api_keys
+WHERE org_id = @org_id
+  AND (sqlc.narg(project_id)::text IS NULL OR project_id = sqlc.narg(project_id))
+  AND (cardinality(@statuses::text[]) = 0 OR
+       CASE WHEN revoked_at IS NOT NULL THEN 'revoked' WHEN expires_at <= @now::timestamptz THEN 'expired' ELSE 'active' END = ANY (@statuses::text[]))
+  AND id > @after
+ORDER BY id LIMIT @max_rows;
+
+-- name: UpdateKey :one
+UPDATE api_keys SET name = @name, scopes = @scopes, expires_at = @expires_at, version = version + 1
+WHERE org_id = @org_id AND id = @id
+RETURNING org_id, id, project_id, name, prefix, scopes, api_version, created_by, version, created_at, expires_at, last_used_at, revoked_at;
+
+-- name: RevokeKey :one
+UPDATE api_keys SET revoked_at = @now::timestamptz, version = version + 1
+WHERE org_id = @org_id AND id = @id
+RETURNING org_id, id, project_id, name, prefix, scopes, api_version, created_by, version, created_at, expires_at, last_used_at, revoked_at;
+
+-- As the worker, for all organisations at once. Rows are locked in one order, so that two replicas cannot block each other.
+-- name: RecordKeyUses :execrows
+UPDATE api_keys k SET last_used_at = greatest(k.last_used_at, u.used_at)
+FROM (SELECT o.org_id, o.id, n.used_at
+      FROM api_keys o
+      JOIN (SELECT unnest(@org_ids::text[]) AS org_id, unnest(@ids::text[]) AS id, unnest(@used_at::timestamptz[]) AS used_at) n ON n.org_id = o.org_id AND n.id = o.id
+      ORDER BY o.org_id, o.id FOR UPDATE OF o) u
+WHERE k.org_id = u.org_id AND k.id = u.id;
+
+-- An attempt counts when it is made, before it is known to be good: attempts made at once cannot slip past the count together. No row
+-- comes back while the subject is blocked.
+-- name: TakeAttempt :one
+INSERT INTO throttles AS t (subject, attempts, last_at, blocked_until)
+VALUES (@subject, 1, @now::timestamptz, @now::timestamptz)
+ON CONFLICT (subject) DO UPDATE SET
+  attempts = CASE WHEN t.last_at < @forget_before::timestamptz THEN 1 ELSE t.attempts + 1 END,
+  last_at = @now::timestamptz,
+  blocked_until = ambit_blocked_until(t.attempts, t.last_at, @now::timestamptz, @forget_before::timestamptz, @free_attempts::int, @first_block_seconds::float8, @max_block_seconds::float8)
+WHERE t.blocked_until <= @now::timestamptz
+RETURNING attempts;
+
+-- name: BlockedUntil :one
+SELECT blocked_until FROM throttles WHERE subject = @subject;
+
+-- name: ForgetAttempts :exec
+DELETE FROM throttles WHERE subject = @subject;
+
+-- name: GiveAttemptBack :exec
+UPDATE throttles SET attempts = greatest(attempts - 1, 0), blocked_until = last_at WHERE subject = @subject;
+
+-- name: SweepSignIns :execrows
+DELETE FROM sign_ins WHERE expires_at < @ended_before;
+
+-- name: SweepMailTokens :execrows
+DELETE FROM mail_tokens WHERE expires_at < @ended_before;
+
+-- name: SweepThrottles :execrows
+DELETE FROM throttles WHERE last_at < @ended_before AND blocked_until < @ended_before;
+
+-- name: ListSigningKeys :many
+SELECT id, public_jwk, sealed_private, created_at, signs_from, signs_until, revoked_at FROM signing_keys ORDER BY signs_from DESC, id DESC;
+
+-- name: LockSigningKeys :exec
+SELECT pg_advisory_xact_lock(hashtext('ambit signing keys'));
+
+-- name: InsertSigningKey :exec
+INSERT INTO signing_keys (id, public_jwk, sealed_private, created_at, signs_from) VALUES (@id, @public_jwk, @sealed_private, @created_at, @signs_from);
+
+-- name: EndSigningKey :exec
+UPDATE signing_keys SET signs_until = @signs_until WHERE id = @id;
+
+-- name: ResealSigningKey :exec
+UPDATE signing_keys SET sealed_private = @sealed_private WHERE id = @id;
+
+-- name: DropPrivateHalves :execrows
+UPDATE signing_keys SET sealed_private = NULL WHERE sealed_private IS NOT NULL AND signs_until < @ended_before::timestamptz;
+
+-- name: RevokeSigningKey :execrows
+UPDATE signing_keys SET revoked_at = coalesce(revoked_at, @now::timestamptz), sealed_private = NULL WHERE id = @id;
