@@ -12,18 +12,15 @@ import (
 	"strings"
 )
 
-// KeyFile is the name of the master key's file in the data directory.
-const KeyFile = "master.key"
-
 // masterKeyLen is the master key's length in bytes.
 const masterKeyLen = 32
 
-// Open returns a sealer under the master key that is configured, or, when configured is empty, under the one in dataDir/master.key. That
-// file is made, readable by its owner alone, when it is missing; losing it loses every sealed value, so a backup must hold it.
+// Open returns a sealer under the master key that is configured, or, when configured is empty, under the one in the file. That file is
+// made, readable by its owner alone, when it is missing; losing it loses every sealed value, so a backup must hold it.
 //
 // configured holds one or more keys, each 32 bytes in base64 or hexadecimal, parted by commas or white space. The first one seals; the
 // others still open what they sealed, which is how a master key is changed. The file has the same form.
-func Open(configured, dataDir string) (*Sealer, error) {
+func Open(configured, file string) (*Sealer, error) {
 	if strings.TrimSpace(configured) != "" {
 		keys, err := parseKeys(configured)
 		if err != nil {
@@ -31,20 +28,19 @@ func Open(configured, dataDir string) (*Sealer, error) {
 		}
 		return newSealer(keys)
 	}
-	path := filepath.Join(dataDir, KeyFile)
-	text, err := readKeyFile(path)
+	text, err := readKeyFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := createKeyFile(path); err != nil {
+		if err := createKeyFile(file); err != nil {
 			return nil, fmt.Errorf("make the master key's file: %w", err)
 		}
-		text, err = readKeyFile(path)
+		text, err = readKeyFile(file)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read the master key's file: %w", err)
 	}
 	keys, err := parseKeys(text)
 	if err != nil {
-		return nil, fmt.Errorf("read the master key's file %s: %w", path, err)
+		return nil, fmt.Errorf("read the master key's file %s: %w", file, err)
 	}
 	return newSealer(keys)
 }
@@ -106,7 +102,7 @@ func createKeyFile(path string) (err error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	tmp, err := os.CreateTemp(dir, KeyFile+".*") // mode 0600
+	tmp, err := os.CreateTemp(dir, filepath.Base(path)+".*") // mode 0600
 	if err != nil {
 		return err
 	}

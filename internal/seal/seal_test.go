@@ -75,12 +75,13 @@ func TestAChangedMasterKeyStillOpensWhatTheOldOneSealed(t *testing.T) {
 
 func TestTheKeyFileIsMadeOnceAndForItsOwnerAlone(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
+	file := filepath.Join(dir, "master.key")
 	var wg sync.WaitGroup
 	ids := make([]string, 8)
 	errs := make([]error, len(ids))
 	for i := range ids {
 		wg.Go(func() {
-			s, err := seal.Open("", dir)
+			s, err := seal.Open("", file)
 			if errs[i] = err; err == nil {
 				ids[i] = s.KeyID()
 			}
@@ -91,7 +92,7 @@ func TestTheKeyFileIsMadeOnceAndForItsOwnerAlone(t *testing.T) {
 		require.NoError(t, errs[i])
 		require.Equal(t, ids[0], ids[i], "all processes that start at once take the same key")
 	}
-	info, err := os.Stat(filepath.Join(dir, seal.KeyFile))
+	info, err := os.Stat(file)
 	require.NoError(t, err)
 	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
 	entries, err := os.ReadDir(dir)
@@ -100,11 +101,11 @@ func TestTheKeyFileIsMadeOnceAndForItsOwnerAlone(t *testing.T) {
 }
 
 func TestAKeyFileThatOthersCanReadIsRefused(t *testing.T) {
-	dir := t.TempDir()
-	_, err := seal.Open("", dir)
+	file := filepath.Join(t.TempDir(), "master.key")
+	_, err := seal.Open("", file)
 	require.NoError(t, err)
-	require.NoError(t, os.Chmod(filepath.Join(dir, seal.KeyFile), 0o644))
-	_, err = seal.Open("", dir)
+	require.NoError(t, os.Chmod(file, 0o644))
+	_, err = seal.Open("", file)
 	require.ErrorContains(t, err, "chmod 600")
 }
 
