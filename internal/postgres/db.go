@@ -127,7 +127,7 @@ func (db *DB) InTx(ctx context.Context, org id.Org, fn func(tx pgx.Tx) error) er
 	if org == "" {
 		return errors.New("a transaction needs its organisation")
 	}
-	return inTx(ctx, db.app, func(tx pgx.Tx) error {
+	return db.inTx(ctx, db.app, func(tx pgx.Tx) error {
 		if err := SetOrg(ctx, tx, org); err != nil {
 			return err
 		}
@@ -138,12 +138,12 @@ func (db *DB) InTx(ctx context.Context, org id.Org, fn func(tx pgx.Tx) error) er
 // InPlatformTx runs fn as ambit_app with no organisation: it reaches tables without a tenant and definer functions, and no tenant's row
 // until SetOrg is called, as sign-up does once it has made the organisation.
 func (db *DB) InPlatformTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
-	return inTx(ctx, db.app, fn)
+	return db.inTx(ctx, db.app, fn)
 }
 
 // InWorkerTx runs fn in a transaction of the worker's role, which sees all organisations on the audited tables and nothing else.
 func (db *DB) InWorkerTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
-	return inTx(ctx, db.worker, fn)
+	return db.inTx(ctx, db.worker, fn)
 }
 
 // SetOrg names the organisation of a transaction of ambit_app, until its end.
@@ -154,11 +154,12 @@ func SetOrg(ctx context.Context, tx pgx.Tx, org id.Org) error {
 	return nil
 }
 
-func inTx(ctx context.Context, pool *pgxpool.Pool, fn func(tx pgx.Tx) error) error {
-	tx, err := pool.Begin(ctx)
+func (db *DB) inTx(ctx context.Context, pool *pgxpool.Pool, fn func(tx pgx.Tx) error) error {
+	begun, err := pool.Begin(ctx)
 	if err != nil {
 		return unavailable(fmt.Errorf("begin a transaction: %w", err))
 	}
+	tx := &noticeTx{Tx: begun}
 	// After a commit this does nothing; on a panic in fn it frees the locks. The context may have ended, so it gets one of its own.
 	defer func() {
 		rollback, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
@@ -171,6 +172,10 @@ func inTx(ctx context.Context, pool *pgxpool.Pool, fn func(tx pgx.Tx) error) err
 	if err := tx.Commit(ctx); err != nil {
 		return translate(fmt.Errorf("commit: %w", err))
 	}
+	for _, fn := range tx.after {
+		fn()
+	}
+	db.send(ctx, tx.notices)
 	return nil
 }
 

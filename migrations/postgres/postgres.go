@@ -5,8 +5,9 @@ import (
 	"database/sql"
 	"embed"
 	"fmt"
+	"log/slog"
 
-	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 	"github.com/riverqueue/river/riverdriver/riverpgxv5"
@@ -32,30 +33,42 @@ func Provider(db *sql.DB) (*goose.Provider, error) {
 	return goose.NewProvider(goose.DialectPostgres, db, Files, goose.WithGoMigrations(riverMigration))
 }
 
-// upRiver goes below database/sql to pgx, as River's migrator takes a pgx transaction.
+// upRiver goes below database/sql to pgx. Each of River's versions needs a transaction of its own, as one adds a value to an enum and the
+// next uses it; River notes how far it came, so that a run that was cut off goes on where it was.
 func upRiver(ctx context.Context, db *sql.DB) error {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return fmt.Errorf("take a connection: %w", err)
 	}
-	defer conn.Close() //nolint:errcheck // returned to the pool; the transaction has ended before
+	defer conn.Close() //nolint:errcheck // returned to the pool
 	return conn.Raw(func(driverConn any) error {
-		return pgx.BeginFunc(ctx, driverConn.(*stdlib.Conn).Conn(), func(tx pgx.Tx) error { return migrateRiver(ctx, tx) })
+		cfg, err := pgxpool.ParseConfig("")
+		if err != nil {
+			return fmt.Errorf("make a pool's configuration: %w", err)
+		}
+		cfg.ConnConfig = driverConn.(*stdlib.Conn).Conn().Config()
+		cfg.MaxConns = 2
+		pool, err := pgxpool.NewWithConfig(ctx, cfg)
+		if err != nil {
+			return fmt.Errorf("open a pool: %w", err)
+		}
+		defer pool.Close()
+		return migrateRiver(ctx, pool)
 	})
 }
 
-func migrateRiver(ctx context.Context, tx pgx.Tx) error {
-	if _, err := tx.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+RiverSchema); err != nil {
+func migrateRiver(ctx context.Context, pool *pgxpool.Pool) error {
+	if _, err := pool.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+RiverSchema); err != nil {
 		return fmt.Errorf("create the job queue's schema: %w", err)
 	}
-	migrator, err := rivermigrate.New(riverpgxv5.New(nil), &rivermigrate.Config{Schema: RiverSchema})
+	migrator, err := rivermigrate.New(riverpgxv5.New(pool), &rivermigrate.Config{Schema: RiverSchema, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return fmt.Errorf("prepare the job queue's migrations: %w", err)
 	}
-	if _, err := migrator.MigrateTx(ctx, tx, rivermigrate.DirectionUp, &rivermigrate.MigrateOpts{TargetVersion: riverVersion}); err != nil {
+	if _, err := migrator.Migrate(ctx, rivermigrate.DirectionUp, &rivermigrate.MigrateOpts{TargetVersion: riverVersion}); err != nil {
 		return fmt.Errorf("migrate the job queue: %w", err)
 	}
-	_, err = tx.Exec(ctx, `
+	_, err = pool.Exec(ctx, `
 		GRANT USAGE ON SCHEMA `+RiverSchema+` TO ambit_app, ambit_worker;
 		GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA `+RiverSchema+` TO ambit_worker;
 		GRANT SELECT, INSERT, UPDATE ON `+RiverSchema+`.river_job TO ambit_app;
