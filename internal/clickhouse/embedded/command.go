@@ -51,6 +51,7 @@ func Command() *cobra.Command {
 	flags.Int64Var(&o.MarkCache, "mark-cache", DefaultMarkCache, "bound of the index mark cache, in bytes")
 	flags.IntVar(&o.MaxQueries, "max-queries", DefaultMaxQueries, "queries under way at once")
 	flags.BoolVar(&parentPipe, "parent-pipe", false, "end when standard input ends")
+	flags.BoolVar(&o.Ephemeral, "ephemeral", false, "remove the data directory at the end")
 	for _, name := range []string{"data", "socket", "lib"} {
 		// Fails only for a flag that does not exist.
 		_ = cmd.MarkFlagRequired(name)

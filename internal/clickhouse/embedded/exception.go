@@ -34,6 +34,7 @@ func newException(text string) *exception {
 const (
 	codeBadArguments      = 36
 	codeCannotReadAllData = 33
+	codeQueryCancelled    = 394
 )
 
 // status is the HTTP status that a ClickHouse server answers with for this

@@ -74,14 +74,13 @@ func (f *front) query(w http.ResponseWriter, r *http.Request) {
 	case f.slots <- struct{}{}:
 		defer func() { <-f.slots }()
 	case <-ctx.Done():
+		out.fail(asException(ctx.Err()))
 		return
 	}
 
 	if err := f.answer(ctx, out, req); err != nil {
-		if ctx.Err() != nil {
-			// The client is gone, and the error is most likely its own doing.
-			return
-		}
+		// Said even when the context has ended: that may be this process stopping
+		// while the client waits, and silence would read as success.
 		e := asException(err)
 		f.log.DebugContext(ctx, "query failed", "query_id", req.queryID, "code", e.code)
 		out.fail(e)
@@ -229,6 +228,9 @@ func asException(err error) *exception {
 	var e *exception
 	if errors.As(err, &e) {
 		return e
+	}
+	if errors.Is(err, context.Canceled) {
+		return &exception{code: codeQueryCancelled, text: fmt.Sprintf("Code: %d. DB::Exception: the query was cancelled before it began. (QUERY_WAS_CANCELLED)", codeQueryCancelled)}
 	}
 	if errors.Is(err, io.ErrUnexpectedEOF) {
 		return &exception{code: codeCannotReadAllData, text: fmt.Sprintf("Code: %d. DB::Exception: %v. (CANNOT_READ_ALL_DATA)", codeCannotReadAllData, err)}

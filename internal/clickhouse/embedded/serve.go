@@ -44,6 +44,8 @@ type Options struct {
 	// MaxQueries bounds the queries under way; others wait. 0 means
 	// DefaultMaxQueries.
 	MaxQueries int
+	// Ephemeral removes DataDir at the end, for tests.
+	Ephemeral bool
 	// Log gets what the process has to say; nil discards it.
 	Log *slog.Logger
 }
@@ -64,6 +66,13 @@ func Serve(ctx context.Context, o Options) error {
 		return err
 	}
 	defer unlock()
+	if o.Ephemeral {
+		defer func() {
+			if err := os.RemoveAll(o.DataDir); err != nil {
+				o.Log.WarnContext(ctx, "the data directory could not be removed", "error", err)
+			}
+		}()
+	}
 
 	started := time.Now()
 	lib, err := openLibrary(o.Lib)

@@ -56,8 +56,11 @@ func parseStatement(text string) statement {
 			// statement at a newline inside of a value.
 			return statement{kind: dataInsert, text: text[:start], format: "Values", inline: text[words.pos:]}
 		case "FORMAT":
+			after := words.pos
 			format, _, ok := words.next()
 			if !ok || words.skippedSymbol {
+				// A table or column of that name.
+				words.pos = after
 				continue
 			}
 			return statement{kind: dataInsert, text: text[:start], format: format, inline: trimOneBreak(text[words.pos:])}
