@@ -201,9 +201,9 @@ type Definition struct {
 
 // Snapshot is the agent as a session took it: which one, in which version, and the definition with the invoke's overrides applied.
 type Snapshot struct {
-	ID         id.Agent `json:"id,omitempty"` // empty for an agent that was written into the invoke
-	Name       string   `json:"name"`
-	Version    int      `json:"version,omitempty"`
+	ID      id.Agent `json:"id,omitempty"` // empty for an agent that was written into the invoke
+	Name    string   `json:"name"`
+	Version int      `json:"version,omitempty"`
 	Definition
 }
 

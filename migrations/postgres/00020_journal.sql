@@ -6,8 +6,9 @@ CREATE TABLE sessions (
   org_id            text COLLATE "C" NOT NULL REFERENCES organizations (id),
   id                text COLLATE "C" NOT NULL,
   project_id        text COLLATE "C" NOT NULL,
-  agent_id          text COLLATE "C",
-  agent_version     integer,
+  -- Empty for an agent that was written into the invoke.
+  agent_id          text COLLATE "C" NOT NULL DEFAULT '',
+  agent_version     integer NOT NULL DEFAULT 0,
   -- The definition that the session began with and runs to its end on.
   agent             jsonb NOT NULL,
   parent_session_id text COLLATE "C",

@@ -1,0 +1,263 @@
+package journal
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ambit.dev/ambit/internal/fault"
+	"ambit.dev/ambit/internal/id"
+	"ambit.dev/ambit/internal/postgres"
+	"ambit.dev/ambit/journal/internal/journaldb"
+)
+
+// Channel is the Postgres channel on which each commit to a journal is announced, with the session's id.
+const Channel = "ambit_journal"
+
+// ErrFenced is what a worker gets whose lease is gone: it must stop and may write nothing more.
+var ErrFenced = fault.New(fault.Conflict, "fenced", "This worker's lease on the session has ended; another may have it.")
+
+// Entry is an event to be appended.
+type Entry struct {
+	Step    id.Step
+	Payload Payload
+}
+
+// Of makes an entry that belongs to no step.
+func Of(p Payload) Entry { return Entry{Payload: p} }
+
+// New is what a session begins with.
+type New struct {
+	Org      id.Org
+	ID       id.Session
+	Project  id.Project
+	Agent    Snapshot
+	Parent   id.Session
+	By       Actor
+	Title    string
+	Metadata map[string]string
+	Limits   Limits
+}
+
+// Create makes a session with its first events, session.created and whatever is given besides, and returns it locked.
+func Create(ctx context.Context, tx pgx.Tx, now time.Time, n New, first ...Entry) (*Locked, []Event, error) {
+	agent, err := json.Marshal(n.Agent)
+	if err != nil {
+		return nil, nil, fmt.Errorf("write the agent: %w", err)
+	}
+	by, err := json.Marshal(n.By)
+	if err != nil {
+		return nil, nil, fmt.Errorf("write the principal: %w", err)
+	}
+	if n.Metadata == nil {
+		n.Metadata = map[string]string{}
+	}
+	metadata, err := json.Marshal(n.Metadata)
+	if err != nil {
+		return nil, nil, fmt.Errorf("write the metadata: %w", err)
+	}
+	limits, err := json.Marshal(n.Limits)
+	if err != nil {
+		return nil, nil, fmt.Errorf("write the limits: %w", err)
+	}
+	err = journaldb.New(tx).InsertSession(ctx, journaldb.InsertSessionParams{
+		OrgID: n.Org, ID: n.ID, ProjectID: n.Project, AgentID: n.Agent.ID, AgentVersion: int32(n.Agent.Version), //nolint:gosec // versions are small
+		Agent: agent, ParentSessionID: ref(string(n.Parent)), Principal: by, Title: n.Title, Metadata: metadata, Limits: limits, LastActiveAt: now,
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("insert the session: %w", err)
+	}
+	l, err := Lock(ctx, tx, n.Org, n.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	created := SessionCreated{
+		Agent: n.Agent, Project: n.Project, Limits: n.Limits, By: n.By, Title: n.Title, Metadata: metadata,
+		TraceID: TraceID(string(n.ID)), RootSpan: SpanID(string(n.ID)),
+	}
+	if n.Parent != "" {
+		created.Parent = &n.Parent
+	}
+	events, err := l.Append(ctx, now, append([]Entry{Of(created)}, first...)...)
+	return l, events, err
+}
+
+// Locked is a session whose row this transaction has locked: nobody else appends to its journal until the transaction ends.
+type Locked struct {
+	Session
+	// LeaseLive says that a worker holds a lease that has not expired, by the database's clock.
+	LeaseLive bool
+
+	tx pgx.Tx
+}
+
+// Lock locks the session's row. A session that is not there, or is another organisation's, is not found.
+func Lock(ctx context.Context, tx pgx.Tx, org id.Org, session id.Session) (*Locked, error) {
+	row, err := journaldb.New(tx).LockSession(ctx, journaldb.LockSessionParams{OrgID: org, ID: session})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, fault.NotFound()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("lock session %s: %w", session, err)
+	}
+	s, err := sessionFromRow(journaldb.Session{
+		OrgID: row.OrgID, ID: row.ID, ProjectID: row.ProjectID, AgentID: row.AgentID, AgentVersion: row.AgentVersion, Agent: row.Agent,
+		ParentSessionID: row.ParentSessionID, Principal: row.Principal, Title: row.Title, Metadata: row.Metadata, Limits: row.Limits,
+		LastSeq: row.LastSeq, Epoch: row.Epoch, LeaseOwner: row.LeaseOwner, LeaseAddress: row.LeaseAddress, LeaseExpiresAt: row.LeaseExpiresAt,
+		Status: row.Status, StopReason: row.StopReason, Usage: row.Usage, ChargedNanos: row.ChargedNanos, LastActiveAt: row.LastActiveAt,
+		CeilingHoldID: row.CeilingHoldID, Version: row.Version, CreatedAt: row.CreatedAt, UpdatedAt: row.UpdatedAt, ArchivedAt: row.ArchivedAt,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Locked{Session: s, LeaseLive: row.LeaseLive, tx: tx}, nil
+}
+
+// Fence refuses a worker that no longer holds the session: another epoch, another owner, or a lease that ran out.
+func (l *Locked) Fence(lease Lease) error {
+	if l.Epoch != lease.Epoch || l.LeaseOwner != lease.Owner || !l.LeaseLive || !l.AtWork() {
+		return ErrFenced
+	}
+	return nil
+}
+
+// Supersede begins a new epoch, so that whoever works on the session is fenced from here on. The next Append writes it.
+func (l *Locked) Supersede() { l.Epoch++ }
+
+// Append adds events to the journal, in order and without a gap, folds them into the projection, and announces the commit. The entries
+// and the session's row are written together or not at all. A step is begun once and settled once.
+func (l *Locked) Append(ctx context.Context, now time.Time, entries ...Entry) ([]Event, error) {
+	if len(entries) == 0 {
+		return nil, nil
+	}
+	q := journaldb.New(l.tx)
+	events := make([]Event, len(entries))
+	params := journaldb.InsertEventsParams{OrgID: l.Org, SessionID: l.ID, SchemaVersion: SchemaVersion, Epoch: l.Epoch, Now: now}
+	for i, entry := range entries {
+		payload, err := json.Marshal(entry.Payload)
+		if err != nil {
+			return nil, fmt.Errorf("write a %s: %w", entry.Payload.EventType(), err)
+		}
+		e := Event{
+			ID: id.New[id.Event](), Type: entry.Payload.EventType(), Seq: l.LastSeq + 1, Session: l.ID, Step: entry.Step, Epoch: l.Epoch,
+			SchemaVersion: SchemaVersion, CreatedAt: now, Payload: payload,
+		}
+		if err := l.Apply(e); err != nil {
+			return nil, err
+		}
+		events[i] = e
+		params.Seqs = append(params.Seqs, e.Seq)
+		params.Ids = append(params.Ids, string(e.ID))
+		params.Types = append(params.Types, e.Type)
+		params.StepIds = append(params.StepIds, string(e.Step))
+		params.Payloads = append(params.Payloads, withoutNull(payload))
+		if err := projectStep(ctx, q, l.Org, e, entry.Payload); err != nil {
+			return nil, err
+		}
+	}
+	if err := q.InsertEvents(ctx, params); err != nil {
+		return nil, fmt.Errorf("append %d events to %s: %w", len(events), l.ID, err)
+	}
+	if err := l.advance(ctx, q, now); err != nil {
+		return nil, err
+	}
+	postgres.Notify(l.tx, Channel, string(l.ID))
+	return events, nil
+}
+
+func (l *Locked) advance(ctx context.Context, q *journaldb.Queries, now time.Time) error {
+	usage, err := json.Marshal(l.Usage)
+	if err != nil {
+		return fmt.Errorf("write the usage: %w", err)
+	}
+	limits, err := json.Marshal(l.Limits)
+	if err != nil {
+		return fmt.Errorf("write the limits: %w", err)
+	}
+	var stop json.RawMessage
+	if l.StopReason != nil {
+		if stop, err = json.Marshal(l.StopReason); err != nil {
+			return fmt.Errorf("write the stop reason: %w", err)
+		}
+	}
+	n, err := q.AdvanceSession(ctx, journaldb.AdvanceSessionParams{
+		LastSeq: l.LastSeq, Status: string(l.Status), StopReason: stop, Usage: usage, ChargedNanos: l.Charged, Limits: limits,
+		Epoch: l.Epoch, Now: now, OrgID: l.Org, ID: l.ID,
+	})
+	if err != nil {
+		return fmt.Errorf("advance session %s: %w", l.ID, err)
+	}
+	if n != 1 {
+		return fmt.Errorf("advance session %s: %d rows instead of one", l.ID, n)
+	}
+	l.Version++
+	l.LastActiveAt, l.UpdatedAt = now, now
+	return nil
+}
+
+// withoutNull replaces the one character that JSON can hold and jsonb cannot. It comes from the output of programs; the replacement
+// character stands in its place.
+func withoutNull(payload []byte) string {
+	s := string(payload)
+	if !strings.Contains(s, `\u0000`) {
+		return s
+	}
+	var b strings.Builder
+	b.Grow(len(s))
+	for i := 0; i < len(s); {
+		switch {
+		case strings.HasPrefix(s[i:], `\u0000`):
+			b.WriteString(`\ufffd`)
+			i += 6
+		case s[i] == '\\' && i+1 < len(s):
+			b.WriteString(s[i : i+2])
+			i += 2
+		default:
+			b.WriteByte(s[i])
+			i++
+		}
+	}
+	return b.String()
+}
+
+func projectStep(ctx context.Context, q *journaldb.Queries, org id.Org, e Event, payload Payload) error {
+	switch p := payload.(type) {
+	case StepIntended:
+		params := journaldb.InsertStepParams{
+			OrgID: org, SessionID: e.Session, ID: e.Step, Kind: p.Kind, EffectKey: p.EffectKey, Epoch: e.Epoch, IntendedSeq: e.Seq, Name: p.Name, IntendedAt: e.CreatedAt,
+		}
+		if p.Hold != nil {
+			params.HoldID = ref(string(p.Hold.ID))
+		}
+		if err := q.InsertStep(ctx, params); err != nil {
+			return fmt.Errorf("insert step %s: %w", e.Step, err)
+		}
+	case StepSettled:
+		usage, err := json.Marshal(p.Usage)
+		if err != nil {
+			return fmt.Errorf("write the step's usage: %w", err)
+		}
+		var failure json.RawMessage
+		if p.Error != nil {
+			if failure, err = json.Marshal(p.Error); err != nil {
+				return fmt.Errorf("write the step's error: %w", err)
+			}
+			failure = json.RawMessage(withoutNull(failure))
+		}
+		n, err := q.SettleStep(ctx, journaldb.SettleStepParams{
+			SettledSeq: &e.Seq, Outcome: &p.Outcome, Usage: usage, CostNanos: p.Cost, Error: failure, Now: &e.CreatedAt, OrgID: org, ID: e.Step,
+		})
+		if err != nil {
+			return fmt.Errorf("settle step %s: %w", e.Step, err)
+		}
+		if n != 1 {
+			return fmt.Errorf("settle step %s: it is not open", e.Step)
+		}
+	}
+	return nil
+}
