@@ -1,0 +1,234 @@
+// Package nomadtest starts real Nomad agents for tests, on ports and in folders
+// of their own. It owns nothing else and is imported by tests only.
+package nomadtest
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sort"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"ambit.dev/ambit/internal/config"
+	"ambit.dev/ambit/nomad"
+)
+
+// Agent is a running agent: server and client in one process.
+type Agent struct {
+	// Address is its HTTP address.
+	Address string
+
+	t      testing.TB
+	binary string
+	dir    string
+	args   []string
+	mu     sync.Mutex
+	cmd    *exec.Cmd
+	log    *bytes.Buffer
+}
+
+// Start starts an agent in development mode: ready within seconds, everything
+// in memory, nothing left after the test.
+func Start(t testing.TB) *Agent { return start(t, true) }
+
+// StartDurable starts an agent that keeps its state in a folder, so that it can
+// be killed and started again. A fresh one needs about half a minute.
+func StartDurable(t testing.TB) *Agent { return start(t, false) }
+
+func start(t testing.TB, dev bool) *Agent {
+	t.Helper()
+	// Not t.TempDir: removing it would fail on mounts that a killed agent left.
+	dir, err := os.MkdirTemp("", "nomad-test-")
+	require.NoError(t, err)
+	a := &Agent{t: t, dir: dir, binary: binary(t), log: &bytes.Buffer{}}
+	ports := freePorts(t, 3)
+	a.Address = fmt.Sprintf("http://127.0.0.1:%d", ports[0])
+	conf := filepath.Join(dir, "agent.hcl")
+	require.NoError(t, os.WriteFile(conf, fmt.Appendf(nil, agentConfig, ports[0], ports[1], ports[2], dir, ports[1]), 0o600))
+	a.args = []string{"agent", "-config=" + conf}
+	if dev {
+		a.args = append(a.args, "-dev")
+	}
+	t.Cleanup(a.cleanUp)
+	a.Run()
+	return a
+}
+
+// Client makes a client for the agent and waits until jobs can be placed.
+func (a *Agent) Client(log *slog.Logger) *nomad.Client {
+	a.t.Helper()
+	c, err := nomad.New(nomad.Config{Address: a.Address}, log)
+	require.NoError(a.t, err)
+	a.t.Cleanup(c.Close)
+	a.AwaitReady(c)
+	return c
+}
+
+// AwaitReady waits until jobs can be placed.
+func (a *Agent) AwaitReady(c *nomad.Client) {
+	a.t.Helper()
+	ctx, cancel := context.WithTimeout(a.t.Context(), 90*time.Second)
+	defer cancel()
+	if err := c.AwaitReady(ctx); err != nil {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		require.NoError(a.t, err, "agent's last words:\n%s", tail(a.log.Bytes(), 4000))
+	}
+}
+
+// Run starts the agent (again).
+func (a *Agent) Run() {
+	a.t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	cmd := exec.Command(a.binary, a.args...) //nolint:noctx // ended by Kill or the clean-up
+	cmd.Stdout, cmd.Stderr = a.log, a.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	require.NoError(a.t, cmd.Start())
+	a.cmd = cmd
+}
+
+// Kill kills the agent at once, as a crash would; its tasks live on.
+func (a *Agent) Kill() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.cmd != nil {
+		_ = a.cmd.Process.Kill()
+		_ = a.cmd.Wait()
+		a.cmd = nil
+	}
+}
+
+func (a *Agent) cleanUp() {
+	a.mu.Lock()
+	cmd := a.cmd
+	a.mu.Unlock()
+	if cmd != nil {
+		_ = cmd.Process.Signal(syscall.SIGINT)
+		done := make(chan struct{})
+		go func() { _ = cmd.Wait(); close(done) }()
+		select {
+		case <-done:
+		case <-time.After(20 * time.Second):
+			_ = cmd.Process.Kill()
+			<-done
+		}
+	}
+	killBelow(a.dir)
+	unmountBelow(a.dir)
+	_ = os.RemoveAll(a.dir)
+	if a.t.Failed() {
+		a.t.Logf("the agent's last words:\n%s", tail(a.log.Bytes(), 6000))
+	}
+}
+
+// killBelow ends what a durable agent's tasks left: their processes, helpers of
+// Nomad included, name the agent's folder in their arguments or live in it.
+func killBelow(dir string) {
+	procs, _ := filepath.Glob("/proc/[0-9]*")
+	for _, p := range procs {
+		line, _ := os.ReadFile(filepath.Join(p, "cmdline"))
+		cwd, _ := os.Readlink(filepath.Join(p, "cwd"))
+		if bytes.Contains(line, []byte(dir)) || strings.HasPrefix(cwd, dir) {
+			var pid int
+			if _, err := fmt.Sscanf(filepath.Base(p), "%d", &pid); err == nil && pid != os.Getpid() {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+	}
+}
+
+func unmountBelow(dir string) {
+	mounts, _ := os.ReadFile("/proc/self/mounts")
+	var below []string
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); len(f) > 1 && strings.HasPrefix(f[1], dir+"/") {
+			below = append(below, f[1])
+		}
+	}
+	sort.Sort(sort.Reverse(sort.StringSlice(below)))
+	for _, m := range below {
+		_ = syscall.Unmount(m, syscall.MNT_DETACH)
+	}
+}
+
+func binary(t testing.TB) string {
+	t.Helper()
+	if p, err := exec.LookPath("nomad"); err == nil {
+		return p
+	}
+	p := filepath.Join(config.CacheDir(), "bin", "nomad")
+	_, err := os.Stat(p)
+	require.NoError(t, err, "there is no nomad on the PATH and none in the cache: make run builds it")
+	return p
+}
+
+func freePorts(t testing.TB, n int) []int {
+	t.Helper()
+	ports := make([]int, n)
+	for i := range ports {
+		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed at once
+		require.NoError(t, err)
+		defer l.Close() //nolint:errcheck // only to learn a port
+		ports[i] = l.Addr().(*net.TCPAddr).Port
+	}
+	return ports
+}
+
+func tail(b []byte, n int) string {
+	if len(b) > n {
+		b = b[len(b)-n:]
+	}
+	return string(b)
+}
+
+const agentConfig = `
+bind_addr            = "127.0.0.1"
+disable_update_check = true
+leave_on_interrupt   = false
+log_level            = "INFO"
+ports { 
+  http = %d
+  rpc  = %d
+  serf = %d
+}
+advertise {
+  http = "127.0.0.1"
+  rpc  = "127.0.0.1"
+  serf = "127.0.0.1"
+}
+data_dir = "%s/data"
+server {
+  enabled          = true
+  bootstrap_expect = 1
+  raft_multiplier  = 1
+}
+client {
+  enabled           = true
+  servers           = ["127.0.0.1:%d"]
+  network_interface = "lo"
+  gc_max_allocs     = 500
+  options = {
+    "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean"
+  }
+}
+consul {
+  auto_advertise   = false
+  server_auto_join = false
+  client_auto_join = false
+}
+plugin "raw_exec" {
+  config { enabled = true }
+}
+`

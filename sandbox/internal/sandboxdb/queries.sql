@@ -1,0 +1,151 @@
+-- Warm machines -----------------------------------------------------------------------------------------------------------------------
+
+-- LockPool makes the decision how many to start one replica's at a time.
+-- name: LockPool :exec
+SELECT pg_advisory_xact_lock(hashtext('ambit sandbox pool'));
+
+-- CountMachines counts warm machines of an environment, all warm ones, and those that sessions have.
+-- name: CountMachines :one
+SELECT
+  (SELECT count(*) FROM warm_sandboxes w WHERE w.environment = sqlc.arg(environment)) AS warm,
+  (SELECT count(*) FROM warm_sandboxes) AS all_warm,
+  (SELECT count(*) FROM sandboxes WHERE state <> 'ended') AS live;
+
+-- name: InsertWarm :exec
+INSERT INTO warm_sandboxes (id, environment, secret_hash) VALUES ($1, $2, $3);
+
+-- name: SetWarmJob :exec
+UPDATE warm_sandboxes SET job_id = $2 WHERE id = $1;
+
+-- MarkReady takes an allocation's first report. A repeated report (its answer was lost) matches by the token that it chose the first
+-- time; another allocation with the same secret does not.
+-- name: MarkReady :execrows
+UPDATE warm_sandboxes SET
+  state = 'ready', alloc_id = sqlc.arg(alloc_id)::text, node_id = sqlc.arg(node_id)::text, address = sqlc.arg(address)::text,
+  driver = sqlc.arg(driver), accelerator = sqlc.arg(accelerator), token_hash = sqlc.arg(token_hash)::bytea,
+  ready_at = coalesce(ready_at, now()), heartbeat_at = now()
+WHERE id = sqlc.arg(id) AND secret_hash = sqlc.arg(secret_hash)
+  AND (state = 'pending' OR (alloc_id = sqlc.arg(alloc_id)::text AND token_hash = sqlc.arg(token_hash)::bytea));
+
+-- ClaimWarm takes the machine that has waited longest and that nobody else is taking.
+-- name: ClaimWarm :one
+DELETE FROM warm_sandboxes WHERE id = (
+  SELECT w.id FROM warm_sandboxes w
+  WHERE w.state = 'ready' AND w.environment = $1
+  ORDER BY w.ready_at, w.id
+  LIMIT 1 FOR UPDATE SKIP LOCKED
+) RETURNING *;
+
+-- name: BeatWarm :execrows
+UPDATE warm_sandboxes SET heartbeat_at = now() WHERE id = $1 AND token_hash = $2;
+
+-- name: ListWarm :many
+SELECT * FROM warm_sandboxes ORDER BY created_at, id;
+
+-- name: DeleteWarm :execrows
+DELETE FROM warm_sandboxes WHERE id = $1;
+
+-- EndWarm removes a machine that reports its own end, before or after it was ready.
+-- name: EndWarm :execrows
+DELETE FROM warm_sandboxes WHERE id = sqlc.arg(id) AND (token_hash = sqlc.arg(proof)::bytea OR secret_hash = sqlc.arg(proof)::bytea);
+
+-- Machines of sessions ----------------------------------------------------------------------------------------------------------------
+
+-- name: InsertSandbox :one
+INSERT INTO sandboxes (org_id, id, project_id, session_id, environment, epoch, job_id, alloc_id, node_id, address, driver, accelerator,
+  token_hash, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+RETURNING *;
+
+-- name: LiveSandbox :one
+SELECT * FROM sandboxes WHERE org_id = $1 AND session_id = $2 AND state <> 'ended';
+
+-- RaiseEpoch lets a session's newer lease take its machine over. No row: a newer one has it.
+-- name: RaiseEpoch :one
+UPDATE sandboxes SET epoch = $3, used_at = now() WHERE org_id = $1 AND id = $2 AND state <> 'ended' AND epoch <= $3
+RETURNING *;
+
+-- name: MarkRunning :execrows
+UPDATE sandboxes SET state = 'running', started_at = coalesce(started_at, now()), used_at = now(), restored_seq = $3
+WHERE org_id = $1 AND id = $2 AND state = 'pending';
+
+-- name: TouchUsed :exec
+UPDATE sandboxes SET used_at = now() WHERE org_id = $1 AND id = $2 AND state <> 'ended';
+
+-- name: MarkSaved :exec
+UPDATE sandboxes SET last_saved_at = now() WHERE org_id = $1 AND id = $2;
+
+-- EndSandbox is the only way to the state 'ended', and happens once: the first reason stays.
+-- name: EndSandbox :one
+UPDATE sandboxes SET state = 'ended', ended_at = now(), end_reason = sqlc.arg(end_reason)::text, end_detail = sqlc.arg(end_detail)
+WHERE org_id = sqlc.arg(org_id) AND id = sqlc.arg(id) AND state <> 'ended'
+RETURNING *;
+
+-- name: MarkGone :exec
+UPDATE sandboxes SET gone_at = sqlc.arg(gone_at)::timestamptz, gone_proof = sqlc.arg(gone_proof)::jsonb
+WHERE org_id = sqlc.arg(org_id) AND id = sqlc.arg(id) AND gone_at IS NULL;
+
+-- name: GetSandbox :one
+SELECT * FROM sandboxes WHERE org_id = $1 AND id = $2;
+
+-- name: ListSessionSandboxes :many
+SELECT * FROM sandboxes WHERE org_id = $1 AND session_id = $2 ORDER BY claimed_at DESC, id DESC LIMIT $3;
+
+-- Across organisations, by the worker's role ------------------------------------------------------------------------------------------
+
+-- name: BeatSandbox :one
+UPDATE sandboxes SET heartbeat_at = now() WHERE id = $1 AND token_hash = $2
+RETURNING state, end_reason;
+
+-- name: FindSandbox :one
+SELECT * FROM sandboxes WHERE id = $1;
+
+-- name: FindByToken :one
+SELECT * FROM sandboxes WHERE id = $1 AND token_hash = $2;
+
+-- name: ListLive :many
+SELECT * FROM sandboxes WHERE state <> 'ended' ORDER BY used_at, id;
+
+-- name: ListIdle :many
+SELECT * FROM sandboxes
+WHERE state IN ('running', 'paused') AND used_at < now() - make_interval(secs => sqlc.arg(idle_seconds)::float8)
+ORDER BY used_at, id LIMIT sqlc.arg(most)::int;
+
+-- Saved working directories -----------------------------------------------------------------------------------------------------------
+
+-- The caller holds the lock on the session's live sandbox row, so that numbers do not race.
+-- name: InsertArchive :one
+INSERT INTO workdir_archives (org_id, session_id, seq, sandbox_id, epoch, sha256, size_bytes, content_bytes, files, reason)
+SELECT sqlc.arg(org_id), sqlc.arg(session_id), coalesce(max(a.seq), 0) + 1, sqlc.arg(sandbox_id), sqlc.arg(epoch), sqlc.arg(sha256),
+  sqlc.arg(size_bytes), sqlc.arg(content_bytes), sqlc.arg(files), sqlc.arg(reason)
+FROM workdir_archives a WHERE a.org_id = sqlc.arg(org_id) AND a.session_id = sqlc.arg(session_id)
+RETURNING *;
+
+-- name: LockLive :one
+SELECT * FROM sandboxes WHERE org_id = $1 AND id = $2 AND state <> 'ended' FOR UPDATE;
+
+-- name: LastArchive :one
+SELECT * FROM workdir_archives WHERE org_id = $1 AND session_id = $2 ORDER BY seq DESC LIMIT 1;
+
+-- name: GetArchive :one
+SELECT * FROM workdir_archives WHERE org_id = $1 AND session_id = $2 AND seq = $3;
+
+-- name: ListArchives :many
+SELECT * FROM workdir_archives WHERE org_id = $1 AND session_id = $2 ORDER BY seq DESC LIMIT $3;
+
+-- Machines of the operator ------------------------------------------------------------------------------------------------------------
+
+-- name: ReportNode :exec
+INSERT INTO sandbox_nodes (node_id, name, driver, accelerator, driver_version, detail, template_key, template_state, template_phase,
+  template_progress, error, started_at, reported_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, now())
+ON CONFLICT (node_id) DO UPDATE SET name = excluded.name, driver = excluded.driver, accelerator = excluded.accelerator,
+  driver_version = excluded.driver_version, detail = excluded.detail, template_key = excluded.template_key,
+  template_state = excluded.template_state, template_phase = excluded.template_phase, template_progress = excluded.template_progress,
+  error = excluded.error, started_at = excluded.started_at, reported_at = now();
+
+-- name: ListNodes :many
+SELECT * FROM sandbox_nodes ORDER BY name, node_id;
+
+-- name: DeleteNode :exec
+DELETE FROM sandbox_nodes WHERE node_id = $1;
