@@ -15,7 +15,8 @@ CREATE TABLE ledger_transfers (
   amount_nanos   bigint NOT NULL CHECK (amount_nanos > 0),
   kind           text NOT NULL CHECK (kind IN ('grant', 'revocation', 'hold', 'capture', 'release', 'loss')),
   hold_id        text COLLATE "C",
-  session_id     text COLLATE "C",
+  -- Empty where no session has to do with it.
+  session_id     text COLLATE "C" NOT NULL DEFAULT '',
   step_id        text COLLATE "C",
   note           text NOT NULL DEFAULT '',
   created_at     timestamptz NOT NULL,

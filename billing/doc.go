@@ -1,0 +1,9 @@
+// Package billing owns money: the ledger's transfers, the balances that follow from them, and holds.
+//
+// All amounts are integer nano-dollars. A transfer is written once and never changed; a correction is another transfer. Every function
+// works within a transaction that it is given, so that money moves together with the journal event that tells of it, or not at all. The
+// number that is held here is the number that the gate enforces, that a span shows and that will be invoiced.
+//
+// It does not decide whether an effect may happen (governance/gate), and it does not price one (billing/prices). It imports plumbing from
+// internal only.
+package billing
