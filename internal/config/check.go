@@ -60,6 +60,7 @@ func (c *Config) check() []string {
 	if filepath.IsAbs(c.DataDir) { // its default lies there
 		absolute("AMBIT_MASTER_KEY_FILE", c.MasterKeyFile)
 	}
+	absolute("AMBIT_PRICES_FILE", c.PricesFile)
 	absolute("AMBIT_QEMU", c.QEMU)
 	absolute("AMBIT_KERNEL", c.KernelImage)
 	absolute("AMBIT_KERNEL_MODULES", c.KernelModules)

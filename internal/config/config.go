@@ -49,6 +49,8 @@ type Config struct {
 
 	StarterCredit money.Nanos `env:"AMBIT_STARTER_CREDIT" envDefault:"5.00" doc:"Credit that a new organisation begins with, in US dollars with two to nine decimals."`
 
+	PricesFile string `env:"AMBIT_PRICES_FILE" doc:"Path of a JSON file with prices beside the built-in table: for models of your own, and for what others charge you differently."`
+
 	QEMU          string `env:"AMBIT_QEMU" doc:"Path of qemu-system-x86_64. Default: found on the PATH."`
 	KernelImage   string `env:"AMBIT_KERNEL" doc:"Path of the sandboxes' kernel (vmlinux). Default: the one in AMBIT_CACHE_DIR."`
 	KernelModules string `env:"AMBIT_KERNEL_MODULES" doc:"Folder of that kernel's modules (.ko files). Default: the one in AMBIT_CACHE_DIR."`

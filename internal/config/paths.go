@@ -3,6 +3,7 @@ package config
 import (
 	"os"
 	"path/filepath"
+	"strings"
 )
 
 // CacheDir is where engines and downloads are kept: AMBIT_CACHE_DIR, or the
@@ -41,3 +42,38 @@ func defaultDataDir() string {
 	}
 	return filepath.Join(os.TempDir(), "ambit-data")
 }
+
+// defaultNPMRegistry is npm's own.
+const defaultNPMRegistry = "https://registry.npmjs.org"
+
+// NPMRegistry is the registry that npm would use here: NPM_CONFIG_REGISTRY, the
+// "registry=" line of ~/.npmrc or /etc/npmrc, or npm's own.
+func NPMRegistry() string {
+	for _, name := range []string{"NPM_CONFIG_REGISTRY", "npm_config_registry"} {
+		if r := os.Getenv(name); r != "" {
+			return strings.TrimSuffix(r, "/")
+		}
+	}
+	files := []string{"/etc/npmrc"}
+	if home, err := os.UserHomeDir(); err == nil {
+		files = append([]string{filepath.Join(home, ".npmrc")}, files...)
+	}
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(b)) {
+			name, value, ok := strings.Cut(line, "=")
+			value = strings.Trim(strings.TrimSpace(value), `"'`)
+			if ok && strings.TrimSpace(name) == "registry" && strings.HasPrefix(value, "http") {
+				return strings.TrimSuffix(value, "/")
+			}
+		}
+	}
+	return defaultNPMRegistry
+}
+
+// PlainTerminal says that the terminal wants neither colours nor moving lines
+// (TERM=dumb or NO_COLOR).
+func PlainTerminal() bool { return os.Getenv("TERM") == "dumb" || os.Getenv("NO_COLOR") != "" }
