@@ -20,7 +20,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"ambit.dev/ambit/internal/config"
+	"ambit.dev/ambit/internal/engines"
 	"ambit.dev/ambit/nomad"
 )
 
@@ -165,13 +165,9 @@ func unmountBelow(dir string) {
 
 func binary(t testing.TB) string {
 	t.Helper()
-	if p, err := exec.LookPath("nomad"); err == nil {
-		return p
-	}
-	p := filepath.Join(config.CacheDir(), "bin", "nomad")
-	_, err := os.Stat(p)
-	require.NoError(t, err, "there is no nomad on the PATH and none in the cache: make run builds it")
-	return p
+	set, err := engines.Require(t.Context(), engines.Nomad)
+	require.NoError(t, err)
+	return set.Nomad
 }
 
 func freePorts(t testing.TB, n int) []int {
