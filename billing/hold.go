@@ -9,18 +9,10 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"ambit.dev/ambit/billing/internal/billingdb"
+	"ambit.dev/ambit/billing/prices"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/money"
 )
-
-// Line is one priced quantity of a hold: what it is, how much at most, at what price.
-type Line struct {
-	Kind      string      `json:"kind"`
-	Ref       string      `json:"ref"`
-	UnitPrice money.Nanos `json:"unit_price"`
-	Quantity  int64       `json:"quantity"`
-	Amount    money.Nanos `json:"amount"`
-}
 
 // HoldRequest asks for money to be reserved before an effect.
 type HoldRequest struct {
@@ -29,7 +21,7 @@ type HoldRequest struct {
 	// Parent is the hold of the session's price ceiling, from which this one is carved; empty takes it from the balance.
 	Parent       id.Hold
 	Amount       money.Nanos
-	Lines        []Line
+	Lines        []prices.Line
 	PriceVersion string
 	// Expires is when the hold becomes unsettled if its effect was begun and nothing was heard of it.
 	Expires time.Time

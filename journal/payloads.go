@@ -284,3 +284,12 @@ func (SandboxStarted) EventType() string { return "sandbox.started" }
 
 // EventType implements Payload.
 func (SandboxEnded) EventType() string { return "sandbox.ended" }
+
+// Sentence says the shortfall in words.
+func (s Shortfall) Sentence() string {
+	what := "The organisation's balance"
+	if s.Scope == "session" {
+		what = "What is left of the session's price ceiling"
+	}
+	return what + " is " + s.Available.Display() + "; this needs up to " + s.Required.Display() + ", which is " + s.Shortfall.Display() + " more."
+}

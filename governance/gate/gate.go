@@ -1,0 +1,238 @@
+package gate
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ambit.dev/ambit/billing"
+	"ambit.dev/ambit/billing/prices"
+	"ambit.dev/ambit/internal/clock"
+	"ambit.dev/ambit/internal/fault"
+	"ambit.dev/ambit/internal/id"
+	"ambit.dev/ambit/internal/money"
+	"ambit.dev/ambit/internal/postgres"
+	"ambit.dev/ambit/journal"
+)
+
+// Priced is a quantity, at most, of something that has a price.
+type Priced struct {
+	Kind       prices.Kind
+	Ref        string
+	Quantities prices.Quantities
+}
+
+// Proposal is an effect that somebody wants: who, what, with which arguments, how much at most. The gate prices it, not the caller.
+type Proposal struct {
+	Step      id.Step
+	Kind      Kind
+	Name      string // the model or the tool
+	Digest    Digest
+	EffectKey string
+	Quantity  []Priced
+	// Within is how long the effect may take: the admission and the hold end with it.
+	Within time.Duration
+	// ToolUseID is the model's tool use that is proposed, if it is one.
+	ToolUseID string
+}
+
+// Decision is the gate's answer.
+type Decision struct {
+	Outcome   string // journal.Admitted, journal.Denied or journal.Waiting
+	Reasons   []journal.Reason
+	Shortfall *journal.Shortfall
+	// Hold is what was reserved; nil unless admitted.
+	Hold *journal.HoldRef
+	// Admission is nil unless admitted. It is of no use before the transaction has committed.
+	Admission *Admission
+}
+
+// Event is the decision as the journal keeps it.
+func (d Decision) Event(p Proposal) journal.GateDecided {
+	return journal.GateDecided{
+		Decision: d.Outcome, Kind: string(p.Kind), Name: p.Name, Digest: hex.EncodeToString(p.Digest[:]), Reasons: d.Reasons,
+		ToolUseID: p.ToolUseID, Shortfall: d.Shortfall,
+	}
+}
+
+// Gate decides. It is safe for concurrent use.
+type Gate struct {
+	prices *prices.Table
+	clock  clock.Clock
+	log    *slog.Logger
+}
+
+// New makes a gate over a price table.
+func New(table *prices.Table, c clock.Clock, log *slog.Logger) *Gate {
+	return &Gate{prices: table, clock: c, log: log}
+}
+
+// Prices is the table that the gate prices with.
+func (g *Gate) Prices() *prices.Table { return g.prices }
+
+// Admit decides on a proposal in the session whose row the transaction has locked and whose fence the caller has checked. An error means
+// that no decision could be made: then there is no effect. A refusal is a decision, not an error.
+func (g *Gate) Admit(ctx context.Context, tx pgx.Tx, now time.Time, session *journal.Locked, p Proposal) (Decision, error) {
+	if p.EffectKey == "" || p.Digest == (Digest{}) || p.Step == "" || p.Within <= 0 {
+		return Decision{}, errors.New("a proposal needs a step, an effect key, a digest and a time within which it ends")
+	}
+	if reason := permitted(session.Agent, p); reason != nil {
+		return Decision{Outcome: journal.Denied, Reasons: []journal.Reason{*reason}}, nil
+	}
+	bound, lines, err := g.bound(now, p.Quantity)
+	if err != nil {
+		var f *fault.Error
+		if errors.As(err, &f) && f.Code == "price_unknown" {
+			return Decision{Outcome: journal.Denied, Reasons: []journal.Reason{{Rule: "price", Message: f.Message}}}, nil
+		}
+		return Decision{}, err
+	}
+	hold, short, err := billing.Place(ctx, tx, now, session.Org, billing.HoldRequest{
+		Session: session.ID, Step: p.Step, Parent: session.CeilingHold, Amount: bound, Lines: lines, PriceVersion: g.prices.Version(), Expires: now.Add(p.Within),
+	})
+	if err != nil {
+		return Decision{}, err
+	}
+	if short != nil {
+		s := shortfall(session.Org, session.ID, *short)
+		return Decision{Outcome: journal.Denied, Shortfall: &s, Reasons: []journal.Reason{{Rule: "hold", Message: s.Sentence()}}}, nil
+	}
+	a := &Admission{
+		kind: p.Kind, digest: p.Digest, now: g.clock.Now,
+		grant: Grant{Org: session.Org, Session: session.ID, Step: p.Step, EffectKey: p.EffectKey, Epoch: session.Epoch, ExpiresAt: now.Add(p.Within)},
+	}
+	postgres.AfterCommit(tx, a.arm)
+	return Decision{
+		Outcome: journal.Admitted, Hold: &journal.HoldRef{ID: hold, Amount: bound}, Admission: a,
+		Reasons: []journal.Reason{{Rule: "hold", Message: "held " + bound.Display() + " at most"}},
+	}, nil
+}
+
+// permitted is the permission check: an agent may call its own model and the tools that its definition names, and nothing else.
+func permitted(agent journal.Snapshot, p Proposal) *journal.Reason {
+	switch p.Kind {
+	case ModelCall:
+		if p.Name != agent.Model {
+			return &journal.Reason{Rule: "agent.model", Message: fmt.Sprintf("This agent may call the model %s, not %s.", agent.Model, p.Name)}
+		}
+	case ToolCall:
+		if !slices.Contains(agent.Tools, p.Name) {
+			return &journal.Reason{Rule: "agent.tools", Message: fmt.Sprintf("The tool %s is not among this agent's tools.", p.Name)}
+		}
+	case Exec:
+		return &journal.Reason{Rule: "exec", Message: "A person's own commands in a sandbox are not permitted."}
+	default:
+		return &journal.Reason{Rule: "kind", Message: fmt.Sprintf("%q is no kind of effect that this gate knows.", p.Kind)}
+	}
+	return nil
+}
+
+func (g *Gate) bound(now time.Time, quantity []Priced) (money.Nanos, []prices.Line, error) {
+	var total money.Nanos
+	var lines []prices.Line
+	if len(quantity) == 0 {
+		return 0, nil, errors.New("a proposal needs at least one priced quantity")
+	}
+	for _, q := range quantity {
+		amount, more, err := g.prices.Bound(now, q.Kind, q.Ref, q.Quantities)
+		if err != nil {
+			return 0, nil, err
+		}
+		if total, err = total.Add(amount); err != nil {
+			return 0, nil, fmt.Errorf("price the proposal: %w", err)
+		}
+		lines = append(lines, more...)
+	}
+	return total, lines, nil
+}
+
+// Used is what an effect really used, for settlement.
+type Used struct {
+	Quantity []Priced
+	// At is when the effect was admitted: a price that changed since does not count.
+	At time.Time
+}
+
+// Settle captures what an effect used, at most its hold, and releases the rest.
+func (g *Gate) Settle(ctx context.Context, tx pgx.Tx, now time.Time, session *journal.Locked, hold id.Hold, used Used) (billing.Settled, error) {
+	var cost money.Nanos
+	for _, q := range used.Quantity {
+		amount, _, err := g.prices.Cost(used.At, q.Kind, q.Ref, q.Quantities)
+		if err != nil {
+			return billing.Settled{}, fmt.Errorf("price what was used: %w", err)
+		}
+		if cost, err = cost.Add(amount); err != nil {
+			return billing.Settled{}, fmt.Errorf("price what was used: %w", err)
+		}
+	}
+	settled, err := billing.Settle(ctx, tx, now, session.Org, hold, cost)
+	if err != nil {
+		return billing.Settled{}, err
+	}
+	if settled.Excess > 0 {
+		g.log.ErrorContext(ctx, "an effect used more than its hold; the excess is booked as the platform's loss",
+			"org", session.Org, "session", session.ID, "hold", hold, "excess_nanos", int64(settled.Excess))
+	}
+	return settled, nil
+}
+
+// Ceiling holds a session's price ceiling at once. It fails with 402 insufficient_funds, which names the shortfall, and then nothing is held.
+func (g *Gate) Ceiling(ctx context.Context, tx pgx.Tx, now time.Time, session *journal.Locked, amount money.Nanos) error {
+	if session.CeilingHold != "" {
+		return fmt.Errorf("session %s has a ceiling held already", session.ID)
+	}
+	hold, short, err := billing.Place(ctx, tx, now, session.Org, billing.HoldRequest{
+		Session: session.ID, Amount: amount, PriceVersion: g.prices.Version(), Expires: now.AddDate(0, 0, 30),
+	})
+	if err != nil {
+		return err
+	}
+	if short != nil {
+		return insufficient(shortfall(session.Org, session.ID, *short))
+	}
+	return session.SetCeilingHold(ctx, hold)
+}
+
+// ReleaseCeiling gives back what is left of the session's ceiling. It returns what was released.
+func (g *Gate) ReleaseCeiling(ctx context.Context, tx pgx.Tx, now time.Time, session *journal.Locked) (money.Nanos, error) {
+	if session.CeilingHold == "" {
+		return 0, nil
+	}
+	settled, err := billing.Settle(ctx, tx, now, session.Org, session.CeilingHold, 0)
+	if err != nil {
+		return 0, err
+	}
+	return settled.Released, session.SetCeilingHold(ctx, "")
+}
+
+// Covered refuses work for an organisation that has nothing left at all, before a session is made for it.
+func (g *Gate) Covered(ctx context.Context, tx pgx.Tx, org id.Org) error {
+	b, err := billing.ReadBalances(ctx, tx, org)
+	if err != nil {
+		return err
+	}
+	if b.Available > 0 {
+		return nil
+	}
+	return insufficient(journal.Shortfall{Required: 1, Available: b.Available, Shortfall: 1 - b.Available, Scope: "organization", ID: string(org)})
+}
+
+func shortfall(org id.Org, session id.Session, s billing.Short) journal.Shortfall {
+	out := journal.Shortfall{Required: s.Required, Available: s.Available, Shortfall: s.Required - s.Available, Scope: "organization", ID: string(org)}
+	if s.Ceiling != "" {
+		out.Scope, out.ID = "session", string(session)
+	}
+	return out
+}
+
+func insufficient(s journal.Shortfall) error {
+	return fault.New(fault.PaymentRequired, "insufficient_funds", s.Sentence()).
+		With("required", s.Required).With("available", s.Available).With("shortfall", s.Shortfall).
+		With("limiting", []map[string]any{{"scope": s.Scope, "id": s.ID, "available": s.Available}})
+}
