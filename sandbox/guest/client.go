@@ -168,26 +168,40 @@ func (c *Client) unary(ctx context.Context, operation Op, body, out any) error {
 	return k.result(out, nil)
 }
 
-// upload sends exactly size bytes of r, then the end mark. The guest may refuse
-// early; then its error is what the caller sees, not the broken write.
+// upload sends exactly size bytes of r, then the end mark, and reads the answer
+// meanwhile: a guest that refuses early reads no more, and a write that waits
+// for its window would wait for ever.
 func (k *call) upload(r io.Reader, size int64, out any) error {
-	buf := make([]byte, dataChunk)
-	left := size
-	var sendErr error
-	for left > 0 && sendErr == nil {
-		n, err := io.ReadFull(r, buf[:min(int64(len(buf)), left)])
-		if err != nil {
-			return fmt.Errorf("read what is to be sent to the guest (%d of %d bytes missing): %w", left-int64(n), size, err)
-		}
-		left -= int64(n)
-		sendErr = WriteFrame(k.stream, FrameData, buf[:n])
-	}
-	if sendErr == nil {
-		sendErr = WriteFrame(k.stream, FrameEnd, nil)
-	}
+	sent := make(chan error, 1)
+	go func() { sent <- k.send(r, size) }()
 	err := k.result(out, nil)
-	if err != nil && sendErr != nil && errors.Is(err, ErrDisconnected) {
-		return k.wrap(sendErr)
+	k.close() // lets a waiting write go
+	sendErr := <-sent
+	var re *readError
+	if errors.As(sendErr, &re) && !IsCode(err, CodeNoSpace) {
+		return sendErr // the guest only saw the content break off
 	}
 	return err
+}
+
+// readError is a failure of the caller's own reader.
+type readError struct{ err error }
+
+func (e *readError) Error() string { return "read what is to be sent to the guest: " + e.err.Error() }
+func (e *readError) Unwrap() error { return e.err }
+
+func (k *call) send(r io.Reader, size int64) error {
+	buf := make([]byte, dataChunk)
+	for left := size; left > 0; {
+		n, err := io.ReadFull(r, buf[:min(int64(len(buf)), left)])
+		if err != nil {
+			_ = k.stream.Close() // half: the guest refuses, and its answer comes back
+			return &readError{err}
+		}
+		left -= int64(n)
+		if err := WriteFrame(k.stream, FrameData, buf[:n]); err != nil {
+			return err
+		}
+	}
+	return WriteFrame(k.stream, FrameEnd, nil)
 }
