@@ -24,6 +24,8 @@ SELECT ambit_platform_table('sandbox_nodes', 'SELECT', 'SELECT, INSERT, UPDATE, 
 CREATE TABLE warm_sandboxes (
   id           text COLLATE "C" PRIMARY KEY,
   environment  text COLLATE "C" NOT NULL,
+  -- The content of the programs that it was started with. After an upgrade those of the old build are ended, not claimed.
+  build        text COLLATE "C" NOT NULL,
   state        text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'ready')),
   job_id       text COLLATE "C",
   alloc_id     text COLLATE "C",
@@ -37,10 +39,10 @@ CREATE TABLE warm_sandboxes (
   created_at   timestamptz NOT NULL DEFAULT now(),
   ready_at     timestamptz,
   heartbeat_at timestamptz,
-  CHECK (state = 'pending' OR (alloc_id IS NOT NULL AND address IS NOT NULL AND token_hash IS NOT NULL AND ready_at IS NOT NULL))
+  CHECK (state = 'pending' OR (job_id IS NOT NULL AND alloc_id IS NOT NULL AND address IS NOT NULL AND token_hash IS NOT NULL AND ready_at IS NOT NULL))
 );
 -- The claim takes the one that has waited longest.
-CREATE INDEX warm_sandboxes_claim ON warm_sandboxes (environment, ready_at) WHERE state = 'ready';
+CREATE INDEX warm_sandboxes_claim ON warm_sandboxes (environment, build, ready_at) WHERE state = 'ready';
 SELECT ambit_platform_table('warm_sandboxes', 'SELECT, DELETE', 'SELECT, INSERT, UPDATE, DELETE',
   'a warm machine belongs to nobody until a session claims it, and holds nothing of a tenant');
 
@@ -54,7 +56,7 @@ CREATE TABLE sandboxes (
   state         text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'running', 'paused', 'ended')),
   -- The highest lease epoch that has used it. A lower one is refused here, by the allocation and by the guest.
   epoch         bigint NOT NULL,
-  job_id        text COLLATE "C",
+  job_id        text COLLATE "C" NOT NULL,
   alloc_id      text COLLATE "C" NOT NULL,
   node_id       text COLLATE "C" NOT NULL,
   address       text NOT NULL,

@@ -5,18 +5,21 @@
 package sandboxdb
 
 import (
+	"encoding/json"
 	"time"
+
+	"ambit.dev/ambit/internal/id"
 )
 
 type Sandbox struct {
-	OrgID       string
-	ID          string
-	ProjectID   string
-	SessionID   string
+	OrgID       id.Org
+	ID          id.Sandbox
+	ProjectID   id.Project
+	SessionID   id.Session
 	Environment string
 	State       string
 	Epoch       int64
-	JobID       *string
+	JobID       string
 	AllocID     string
 	NodeID      string
 	Address     string
@@ -34,7 +37,7 @@ type Sandbox struct {
 	EndReason   *string
 	EndDetail   string
 	GoneAt      *time.Time
-	GoneProof   []byte
+	GoneProof   json.RawMessage
 }
 
 type SandboxNode struct {
@@ -54,8 +57,9 @@ type SandboxNode struct {
 }
 
 type WarmSandbox struct {
-	ID          string
+	ID          id.Sandbox
 	Environment string
+	Build       string
 	State       string
 	JobID       *string
 	AllocID     *string
@@ -71,10 +75,10 @@ type WarmSandbox struct {
 }
 
 type WorkdirArchive struct {
-	OrgID        string
-	SessionID    string
+	OrgID        id.Org
+	SessionID    id.Session
 	Seq          int64
-	SandboxID    string
+	SandboxID    id.Sandbox
 	Epoch        int64
 	Sha256       string
 	SizeBytes    int64

@@ -7,12 +7,12 @@ SELECT pg_advisory_xact_lock(hashtext('ambit sandbox pool'));
 -- CountMachines counts warm machines of an environment, all warm ones, and those that sessions have.
 -- name: CountMachines :one
 SELECT
-  (SELECT count(*) FROM warm_sandboxes w WHERE w.environment = sqlc.arg(environment)) AS warm,
+  (SELECT count(*) FROM warm_sandboxes w WHERE w.environment = sqlc.arg(environment) AND w.build = sqlc.arg(build)) AS warm,
   (SELECT count(*) FROM warm_sandboxes) AS all_warm,
   (SELECT count(*) FROM sandboxes WHERE state <> 'ended') AS live;
 
 -- name: InsertWarm :exec
-INSERT INTO warm_sandboxes (id, environment, secret_hash) VALUES ($1, $2, $3);
+INSERT INTO warm_sandboxes (id, environment, build, secret_hash) VALUES ($1, $2, $3, $4);
 
 -- name: SetWarmJob :exec
 UPDATE warm_sandboxes SET job_id = $2 WHERE id = $1;
@@ -21,7 +21,7 @@ UPDATE warm_sandboxes SET job_id = $2 WHERE id = $1;
 -- time; another allocation with the same secret does not.
 -- name: MarkReady :execrows
 UPDATE warm_sandboxes SET
-  state = 'ready', alloc_id = sqlc.arg(alloc_id)::text, node_id = sqlc.arg(node_id)::text, address = sqlc.arg(address)::text,
+  state = 'ready', job_id = sqlc.arg(job_id)::text, alloc_id = sqlc.arg(alloc_id)::text, node_id = sqlc.arg(node_id)::text, address = sqlc.arg(address)::text,
   driver = sqlc.arg(driver), accelerator = sqlc.arg(accelerator), token_hash = sqlc.arg(token_hash)::bytea,
   ready_at = coalesce(ready_at, now()), heartbeat_at = now()
 WHERE id = sqlc.arg(id) AND secret_hash = sqlc.arg(secret_hash)
@@ -31,7 +31,7 @@ WHERE id = sqlc.arg(id) AND secret_hash = sqlc.arg(secret_hash)
 -- name: ClaimWarm :one
 DELETE FROM warm_sandboxes WHERE id = (
   SELECT w.id FROM warm_sandboxes w
-  WHERE w.state = 'ready' AND w.environment = $1
+  WHERE w.state = 'ready' AND w.environment = $1 AND w.build = $2
   ORDER BY w.ready_at, w.id
   LIMIT 1 FOR UPDATE SKIP LOCKED
 ) RETURNING *;
@@ -69,11 +69,15 @@ RETURNING *;
 UPDATE sandboxes SET state = 'running', started_at = coalesce(started_at, now()), used_at = now(), restored_seq = $3
 WHERE org_id = $1 AND id = $2 AND state = 'pending';
 
+-- name: SetPaused :execrows
+UPDATE sandboxes SET state = sqlc.arg(state), used_at = now()
+WHERE org_id = sqlc.arg(org_id) AND id = sqlc.arg(id) AND state IN ('running', 'paused');
+
 -- name: TouchUsed :exec
 UPDATE sandboxes SET used_at = now() WHERE org_id = $1 AND id = $2 AND state <> 'ended';
 
 -- name: MarkSaved :exec
-UPDATE sandboxes SET last_saved_at = now() WHERE org_id = $1 AND id = $2;
+UPDATE sandboxes SET last_saved_at = sqlc.arg(saved_at)::timestamptz WHERE org_id = sqlc.arg(org_id) AND id = sqlc.arg(id);
 
 -- EndSandbox is the only way to the state 'ended', and happens once: the first reason stays.
 -- name: EndSandbox :one
@@ -93,9 +97,11 @@ SELECT * FROM sandboxes WHERE org_id = $1 AND session_id = $2 ORDER BY claimed_a
 
 -- Across organisations, by the worker's role ------------------------------------------------------------------------------------------
 
+-- BeatSandbox notes that a machine lives, and that it is in use when something runs in it.
 -- name: BeatSandbox :one
-UPDATE sandboxes SET heartbeat_at = now() WHERE id = $1 AND token_hash = $2
-RETURNING state, end_reason;
+UPDATE sandboxes SET heartbeat_at = now(), used_at = CASE WHEN sqlc.arg(busy)::boolean THEN now() ELSE used_at END
+WHERE id = sqlc.arg(id) AND token_hash = sqlc.arg(token_hash)
+RETURNING state;
 
 -- name: FindSandbox :one
 SELECT * FROM sandboxes WHERE id = $1;

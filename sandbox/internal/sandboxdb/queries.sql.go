@@ -7,31 +7,32 @@ package sandboxdb
 
 import (
 	"context"
+	"encoding/json"
 	"time"
+
+	"ambit.dev/ambit/internal/id"
 )
 
 const beatSandbox = `-- name: BeatSandbox :one
 
-UPDATE sandboxes SET heartbeat_at = now() WHERE id = $1 AND token_hash = $2
-RETURNING state, end_reason
+UPDATE sandboxes SET heartbeat_at = now(), used_at = CASE WHEN $1::boolean THEN now() ELSE used_at END
+WHERE id = $2 AND token_hash = $3
+RETURNING state
 `
 
 type BeatSandboxParams struct {
-	ID        string
+	Busy      bool
+	ID        id.Sandbox
 	TokenHash []byte
 }
 
-type BeatSandboxRow struct {
-	State     string
-	EndReason *string
-}
-
 // Across organisations, by the worker's role ------------------------------------------------------------------------------------------
-func (q *Queries) BeatSandbox(ctx context.Context, arg BeatSandboxParams) (BeatSandboxRow, error) {
-	row := q.db.QueryRow(ctx, beatSandbox, arg.ID, arg.TokenHash)
-	var i BeatSandboxRow
-	err := row.Scan(&i.State, &i.EndReason)
-	return i, err
+// BeatSandbox notes that a machine lives, and that it is in use when something runs in it.
+func (q *Queries) BeatSandbox(ctx context.Context, arg BeatSandboxParams) (string, error) {
+	row := q.db.QueryRow(ctx, beatSandbox, arg.Busy, arg.ID, arg.TokenHash)
+	var state string
+	err := row.Scan(&state)
+	return state, err
 }
 
 const beatWarm = `-- name: BeatWarm :execrows
@@ -39,7 +40,7 @@ UPDATE warm_sandboxes SET heartbeat_at = now() WHERE id = $1 AND token_hash = $2
 `
 
 type BeatWarmParams struct {
-	ID        string
+	ID        id.Sandbox
 	TokenHash []byte
 }
 
@@ -54,19 +55,25 @@ func (q *Queries) BeatWarm(ctx context.Context, arg BeatWarmParams) (int64, erro
 const claimWarm = `-- name: ClaimWarm :one
 DELETE FROM warm_sandboxes WHERE id = (
   SELECT w.id FROM warm_sandboxes w
-  WHERE w.state = 'ready' AND w.environment = $1
+  WHERE w.state = 'ready' AND w.environment = $1 AND w.build = $2
   ORDER BY w.ready_at, w.id
   LIMIT 1 FOR UPDATE SKIP LOCKED
-) RETURNING id, environment, state, job_id, alloc_id, node_id, address, driver, accelerator, secret_hash, token_hash, created_at, ready_at, heartbeat_at
+) RETURNING id, environment, build, state, job_id, alloc_id, node_id, address, driver, accelerator, secret_hash, token_hash, created_at, ready_at, heartbeat_at
 `
 
+type ClaimWarmParams struct {
+	Environment string
+	Build       string
+}
+
 // ClaimWarm takes the machine that has waited longest and that nobody else is taking.
-func (q *Queries) ClaimWarm(ctx context.Context, environment string) (WarmSandbox, error) {
-	row := q.db.QueryRow(ctx, claimWarm, environment)
+func (q *Queries) ClaimWarm(ctx context.Context, arg ClaimWarmParams) (WarmSandbox, error) {
+	row := q.db.QueryRow(ctx, claimWarm, arg.Environment, arg.Build)
 	var i WarmSandbox
 	err := row.Scan(
 		&i.ID,
 		&i.Environment,
+		&i.Build,
 		&i.State,
 		&i.JobID,
 		&i.AllocID,
@@ -85,10 +92,15 @@ func (q *Queries) ClaimWarm(ctx context.Context, environment string) (WarmSandbo
 
 const countMachines = `-- name: CountMachines :one
 SELECT
-  (SELECT count(*) FROM warm_sandboxes w WHERE w.environment = $1) AS warm,
+  (SELECT count(*) FROM warm_sandboxes w WHERE w.environment = $1 AND w.build = $2) AS warm,
   (SELECT count(*) FROM warm_sandboxes) AS all_warm,
   (SELECT count(*) FROM sandboxes WHERE state <> 'ended') AS live
 `
+
+type CountMachinesParams struct {
+	Environment string
+	Build       string
+}
 
 type CountMachinesRow struct {
 	Warm    int64
@@ -97,8 +109,8 @@ type CountMachinesRow struct {
 }
 
 // CountMachines counts warm machines of an environment, all warm ones, and those that sessions have.
-func (q *Queries) CountMachines(ctx context.Context, environment string) (CountMachinesRow, error) {
-	row := q.db.QueryRow(ctx, countMachines, environment)
+func (q *Queries) CountMachines(ctx context.Context, arg CountMachinesParams) (CountMachinesRow, error) {
+	row := q.db.QueryRow(ctx, countMachines, arg.Environment, arg.Build)
 	var i CountMachinesRow
 	err := row.Scan(&i.Warm, &i.AllWarm, &i.Live)
 	return i, err
@@ -117,8 +129,8 @@ const deleteWarm = `-- name: DeleteWarm :execrows
 DELETE FROM warm_sandboxes WHERE id = $1
 `
 
-func (q *Queries) DeleteWarm(ctx context.Context, id string) (int64, error) {
-	result, err := q.db.Exec(ctx, deleteWarm, id)
+func (q *Queries) DeleteWarm(ctx context.Context, argID id.Sandbox) (int64, error) {
+	result, err := q.db.Exec(ctx, deleteWarm, argID)
 	if err != nil {
 		return 0, err
 	}
@@ -134,8 +146,8 @@ RETURNING org_id, id, project_id, session_id, environment, state, epoch, job_id,
 type EndSandboxParams struct {
 	EndReason string
 	EndDetail string
-	OrgID     string
-	ID        string
+	OrgID     id.Org
+	ID        id.Sandbox
 }
 
 // EndSandbox is the only way to the state 'ended', and happens once: the first reason stays.
@@ -183,7 +195,7 @@ DELETE FROM warm_sandboxes WHERE id = $1 AND (token_hash = $2::bytea OR secret_h
 `
 
 type EndWarmParams struct {
-	ID    string
+	ID    id.Sandbox
 	Proof []byte
 }
 
@@ -201,7 +213,7 @@ SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, al
 `
 
 type FindByTokenParams struct {
-	ID        string
+	ID        id.Sandbox
 	TokenHash []byte
 }
 
@@ -243,8 +255,8 @@ const findSandbox = `-- name: FindSandbox :one
 SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof FROM sandboxes WHERE id = $1
 `
 
-func (q *Queries) FindSandbox(ctx context.Context, id string) (Sandbox, error) {
-	row := q.db.QueryRow(ctx, findSandbox, id)
+func (q *Queries) FindSandbox(ctx context.Context, argID id.Sandbox) (Sandbox, error) {
+	row := q.db.QueryRow(ctx, findSandbox, argID)
 	var i Sandbox
 	err := row.Scan(
 		&i.OrgID,
@@ -282,8 +294,8 @@ SELECT org_id, session_id, seq, sandbox_id, epoch, sha256, size_bytes, content_b
 `
 
 type GetArchiveParams struct {
-	OrgID     string
-	SessionID string
+	OrgID     id.Org
+	SessionID id.Session
 	Seq       int64
 }
 
@@ -311,8 +323,8 @@ SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, al
 `
 
 type GetSandboxParams struct {
-	OrgID string
-	ID    string
+	OrgID id.Org
+	ID    id.Sandbox
 }
 
 func (q *Queries) GetSandbox(ctx context.Context, arg GetSandboxParams) (Sandbox, error) {
@@ -359,9 +371,9 @@ RETURNING org_id, session_id, seq, sandbox_id, epoch, sha256, size_bytes, conten
 `
 
 type InsertArchiveParams struct {
-	OrgID        string
-	SessionID    string
-	SandboxID    string
+	OrgID        id.Org
+	SessionID    id.Session
+	SandboxID    id.Sandbox
 	Epoch        int64
 	Sha256       string
 	SizeBytes    int64
@@ -410,13 +422,13 @@ RETURNING org_id, id, project_id, session_id, environment, state, epoch, job_id,
 `
 
 type InsertSandboxParams struct {
-	OrgID       string
-	ID          string
-	ProjectID   string
-	SessionID   string
+	OrgID       id.Org
+	ID          id.Sandbox
+	ProjectID   id.Project
+	SessionID   id.Session
 	Environment string
 	Epoch       int64
-	JobID       *string
+	JobID       string
 	AllocID     string
 	NodeID      string
 	Address     string
@@ -477,17 +489,23 @@ func (q *Queries) InsertSandbox(ctx context.Context, arg InsertSandboxParams) (S
 }
 
 const insertWarm = `-- name: InsertWarm :exec
-INSERT INTO warm_sandboxes (id, environment, secret_hash) VALUES ($1, $2, $3)
+INSERT INTO warm_sandboxes (id, environment, build, secret_hash) VALUES ($1, $2, $3, $4)
 `
 
 type InsertWarmParams struct {
-	ID          string
+	ID          id.Sandbox
 	Environment string
+	Build       string
 	SecretHash  []byte
 }
 
 func (q *Queries) InsertWarm(ctx context.Context, arg InsertWarmParams) error {
-	_, err := q.db.Exec(ctx, insertWarm, arg.ID, arg.Environment, arg.SecretHash)
+	_, err := q.db.Exec(ctx, insertWarm,
+		arg.ID,
+		arg.Environment,
+		arg.Build,
+		arg.SecretHash,
+	)
 	return err
 }
 
@@ -496,8 +514,8 @@ SELECT org_id, session_id, seq, sandbox_id, epoch, sha256, size_bytes, content_b
 `
 
 type LastArchiveParams struct {
-	OrgID     string
-	SessionID string
+	OrgID     id.Org
+	SessionID id.Session
 }
 
 func (q *Queries) LastArchive(ctx context.Context, arg LastArchiveParams) (WorkdirArchive, error) {
@@ -524,8 +542,8 @@ SELECT org_id, session_id, seq, sandbox_id, epoch, sha256, size_bytes, content_b
 `
 
 type ListArchivesParams struct {
-	OrgID     string
-	SessionID string
+	OrgID     id.Org
+	SessionID id.Session
 	Limit     int32
 }
 
@@ -713,8 +731,8 @@ SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, al
 `
 
 type ListSessionSandboxesParams struct {
-	OrgID     string
-	SessionID string
+	OrgID     id.Org
+	SessionID id.Session
 	Limit     int32
 }
 
@@ -766,7 +784,7 @@ func (q *Queries) ListSessionSandboxes(ctx context.Context, arg ListSessionSandb
 }
 
 const listWarm = `-- name: ListWarm :many
-SELECT id, environment, state, job_id, alloc_id, node_id, address, driver, accelerator, secret_hash, token_hash, created_at, ready_at, heartbeat_at FROM warm_sandboxes ORDER BY created_at, id
+SELECT id, environment, build, state, job_id, alloc_id, node_id, address, driver, accelerator, secret_hash, token_hash, created_at, ready_at, heartbeat_at FROM warm_sandboxes ORDER BY created_at, id
 `
 
 func (q *Queries) ListWarm(ctx context.Context) ([]WarmSandbox, error) {
@@ -781,6 +799,7 @@ func (q *Queries) ListWarm(ctx context.Context) ([]WarmSandbox, error) {
 		if err := rows.Scan(
 			&i.ID,
 			&i.Environment,
+			&i.Build,
 			&i.State,
 			&i.JobID,
 			&i.AllocID,
@@ -809,8 +828,8 @@ SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, al
 `
 
 type LiveSandboxParams struct {
-	OrgID     string
-	SessionID string
+	OrgID     id.Org
+	SessionID id.Session
 }
 
 func (q *Queries) LiveSandbox(ctx context.Context, arg LiveSandboxParams) (Sandbox, error) {
@@ -852,8 +871,8 @@ SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, al
 `
 
 type LockLiveParams struct {
-	OrgID string
-	ID    string
+	OrgID id.Org
+	ID    id.Sandbox
 }
 
 func (q *Queries) LockLive(ctx context.Context, arg LockLiveParams) (Sandbox, error) {
@@ -909,9 +928,9 @@ WHERE org_id = $3 AND id = $4 AND gone_at IS NULL
 
 type MarkGoneParams struct {
 	GoneAt    time.Time
-	GoneProof []byte
-	OrgID     string
-	ID        string
+	GoneProof json.RawMessage
+	OrgID     id.Org
+	ID        id.Sandbox
 }
 
 func (q *Queries) MarkGone(ctx context.Context, arg MarkGoneParams) error {
@@ -926,21 +945,22 @@ func (q *Queries) MarkGone(ctx context.Context, arg MarkGoneParams) error {
 
 const markReady = `-- name: MarkReady :execrows
 UPDATE warm_sandboxes SET
-  state = 'ready', alloc_id = $1::text, node_id = $2::text, address = $3::text,
-  driver = $4, accelerator = $5, token_hash = $6::bytea,
+  state = 'ready', job_id = $1::text, alloc_id = $2::text, node_id = $3::text, address = $4::text,
+  driver = $5, accelerator = $6, token_hash = $7::bytea,
   ready_at = coalesce(ready_at, now()), heartbeat_at = now()
-WHERE id = $7 AND secret_hash = $8
-  AND (state = 'pending' OR (alloc_id = $1::text AND token_hash = $6::bytea))
+WHERE id = $8 AND secret_hash = $9
+  AND (state = 'pending' OR (alloc_id = $2::text AND token_hash = $7::bytea))
 `
 
 type MarkReadyParams struct {
+	JobID       string
 	AllocID     string
 	NodeID      string
 	Address     string
 	Driver      string
 	Accelerator string
 	TokenHash   []byte
-	ID          string
+	ID          id.Sandbox
 	SecretHash  []byte
 }
 
@@ -948,6 +968,7 @@ type MarkReadyParams struct {
 // time; another allocation with the same secret does not.
 func (q *Queries) MarkReady(ctx context.Context, arg MarkReadyParams) (int64, error) {
 	result, err := q.db.Exec(ctx, markReady,
+		arg.JobID,
 		arg.AllocID,
 		arg.NodeID,
 		arg.Address,
@@ -969,8 +990,8 @@ WHERE org_id = $1 AND id = $2 AND state = 'pending'
 `
 
 type MarkRunningParams struct {
-	OrgID       string
-	ID          string
+	OrgID       id.Org
+	ID          id.Sandbox
 	RestoredSeq *int64
 }
 
@@ -983,16 +1004,17 @@ func (q *Queries) MarkRunning(ctx context.Context, arg MarkRunningParams) (int64
 }
 
 const markSaved = `-- name: MarkSaved :exec
-UPDATE sandboxes SET last_saved_at = now() WHERE org_id = $1 AND id = $2
+UPDATE sandboxes SET last_saved_at = $1::timestamptz WHERE org_id = $2 AND id = $3
 `
 
 type MarkSavedParams struct {
-	OrgID string
-	ID    string
+	SavedAt time.Time
+	OrgID   id.Org
+	ID      id.Sandbox
 }
 
 func (q *Queries) MarkSaved(ctx context.Context, arg MarkSavedParams) error {
-	_, err := q.db.Exec(ctx, markSaved, arg.OrgID, arg.ID)
+	_, err := q.db.Exec(ctx, markSaved, arg.SavedAt, arg.OrgID, arg.ID)
 	return err
 }
 
@@ -1002,8 +1024,8 @@ RETURNING org_id, id, project_id, session_id, environment, state, epoch, job_id,
 `
 
 type RaiseEpochParams struct {
-	OrgID string
-	ID    string
+	OrgID id.Org
+	ID    id.Sandbox
 	Epoch int64
 }
 
@@ -1087,12 +1109,31 @@ func (q *Queries) ReportNode(ctx context.Context, arg ReportNodeParams) error {
 	return err
 }
 
+const setPaused = `-- name: SetPaused :execrows
+UPDATE sandboxes SET state = $1, used_at = now()
+WHERE org_id = $2 AND id = $3 AND state IN ('running', 'paused')
+`
+
+type SetPausedParams struct {
+	State string
+	OrgID id.Org
+	ID    id.Sandbox
+}
+
+func (q *Queries) SetPaused(ctx context.Context, arg SetPausedParams) (int64, error) {
+	result, err := q.db.Exec(ctx, setPaused, arg.State, arg.OrgID, arg.ID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const setWarmJob = `-- name: SetWarmJob :exec
 UPDATE warm_sandboxes SET job_id = $2 WHERE id = $1
 `
 
 type SetWarmJobParams struct {
-	ID    string
+	ID    id.Sandbox
 	JobID *string
 }
 
@@ -1106,8 +1147,8 @@ UPDATE sandboxes SET used_at = now() WHERE org_id = $1 AND id = $2 AND state <> 
 `
 
 type TouchUsedParams struct {
-	OrgID string
-	ID    string
+	OrgID id.Org
+	ID    id.Sandbox
 }
 
 func (q *Queries) TouchUsed(ctx context.Context, arg TouchUsedParams) error {
