@@ -14,11 +14,19 @@ func Deadlines(read, write time.Duration) Middleware {
 			c := http.NewResponseController(w)
 			now := time.Now()
 			// A writer without deadlines (a test's recorder) is no failure; a real connection always has them.
-			_ = c.SetReadDeadline(now.Add(read))
+			if r.Body != nil && r.Body != http.NoBody {
+				_ = c.SetReadDeadline(now.Add(read))
+			}
 			_ = c.SetWriteDeadline(now.Add(write))
 			next.ServeHTTP(w, r)
 		})
 	}
+}
+
+// BodyRead lifts the deadline for the body once it is read. Left in force it would end the request's context when it passes: net/http
+// keeps reading in the background to notice a client that goes away, and takes a time-out there for one.
+func BodyRead(w http.ResponseWriter) {
+	_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // a writer without deadlines has none to lift
 }
 
 // ExtendWrite moves the answer's deadline to d from now. On a connection that has none it does nothing.

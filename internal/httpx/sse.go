@@ -13,6 +13,9 @@ import (
 // StreamWriteTimeout is how long one write to an event stream may take before its reader counts as too slow and is cut.
 const StreamWriteTimeout = 10 * time.Second
 
+// streamWriteTimeout is StreamWriteTimeout, but in a test of it.
+var streamWriteTimeout = StreamWriteTimeout
+
 // ErrSlowReader is wrapped by a stream's error when its reader did not take what was written in time. Nothing is ever skipped for such
 // a reader: it is cut, and resumes from the last id that it has seen.
 var ErrSlowReader = errors.New("the reader of the stream is too slow")
@@ -64,6 +67,12 @@ func (s *EventStream) Add(id int64, name string, data []byte) {
 	s.buf.WriteByte('\n')
 }
 
+// Close gives the connection a fresh deadline for what net/http still writes after the handler: without it a stream that was silent for
+// longer than StreamWriteTimeout would end in a broken connection in place of a clean end. It sends nothing itself.
+func (s *EventStream) Close() {
+	_ = s.c.SetWriteDeadline(time.Now().Add(streamWriteTimeout)) // a connection without deadlines, or a dead one, needs none
+}
+
 // Ping puts a comment into the buffer: it keeps proxies from closing a silent connection, and finds readers that are gone.
 func (s *EventStream) Ping() { s.buf.WriteString(": ping\n\n") }
 
@@ -72,7 +81,7 @@ func (s *EventStream) Buffered() int { return s.buf.Len() }
 
 // Flush sends the buffer. Its error wraps ErrSlowReader when the reader's connection stayed full for StreamWriteTimeout.
 func (s *EventStream) Flush() error {
-	if err := s.c.SetWriteDeadline(time.Now().Add(StreamWriteTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+	if err := s.c.SetWriteDeadline(time.Now().Add(streamWriteTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
 		return fmt.Errorf("set the stream's deadline: %w", err)
 	}
 	_, err := s.w.Write(s.buf.Bytes())

@@ -1,0 +1,237 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ambit.dev/ambit/internal/fault"
+	"ambit.dev/ambit/internal/httpx"
+	"ambit.dev/ambit/internal/id"
+	"ambit.dev/ambit/journal"
+)
+
+const (
+	streamRetry = 2 * time.Second
+	pingEvery   = 15 * time.Second
+	// pollEvery bounds how late an event is when its notice was lost.
+	pollEvery = 5 * time.Second
+	// streamBatch is how many events are read and sent at a time.
+	streamBatch = 200
+)
+
+// follow is one reader of one session's journal.
+type follow struct {
+	api     *API
+	org     id.Org
+	session id.Session
+	// after is the number of the last event that was delivered.
+	after int64
+	// types are the event types to show; empty shows all. Others still move after on.
+	types []string
+	// deltas are the event types whose previews are wanted; empty wants none.
+	deltas []string
+	// ends says whether the stream is over after this event.
+	ends func(e journal.Event) bool
+	// endsAt says whether the stream is over when everything was delivered and the session is in this state.
+	endsAt func(s journal.Session) bool
+}
+
+// run replays the journal after f.after and then follows it, until its end, the client's leaving or the drain. No goroutine is its own:
+// when it returns, nothing is left. An error that it returns came before the first byte.
+func (f *follow) run(c *call) error {
+	ctx := c.r.Context()
+	// The subscription stands before the first read: a commit in between is seen by the read or announced by the notice.
+	notices, unsubscribe := f.api.cfg.Listener.Subscribe(journal.Channel, string(f.session))
+	defer unsubscribe()
+	head, batch, err := f.read(ctx)
+	if err != nil {
+		return err
+	}
+	out, err := httpx.StartEventStream(c.w, streamRetry)
+	if err != nil {
+		return nil //nolint:nilerr // the client is gone; its access-log line says all there is to say
+	}
+	ended := f.api.cfg.Metrics.StreamOpened()
+	err = f.send(ctx, c, out, notices, head, batch)
+	out.Close()
+	ended(errors.Is(err, httpx.ErrSlowReader))
+	if err != nil && ctx.Err() == nil {
+		httpx.NoteFrom(ctx).Err = err
+	}
+	return nil
+}
+
+// send writes what was read, and then what comes.
+func (f *follow) send(ctx context.Context, c *call, out *httpx.EventStream, notices <-chan struct{}, head journal.Session, batch []journal.Event) error {
+	var previews <-chan Preview
+	if len(f.deltas) > 0 && f.api.cfg.Domains.Previews != nil {
+		var stop func()
+		previews, stop = f.api.cfg.Domains.Previews(ctx, f.org, f.session)
+		defer stop()
+	}
+	ping, poll := time.NewTicker(pingEvery), time.NewTicker(pollEvery)
+	defer ping.Stop()
+	defer poll.Stop()
+	final := map[string]bool{} // events of the last batches that are delivered: a late preview of one is dropped
+	for {
+		for len(batch) > 0 {
+			over, err := f.deliver(out, batch, final)
+			if err != nil || over {
+				return err
+			}
+			if head, batch, err = f.read(ctx); err != nil {
+				return f.fail(c, out, err)
+			}
+		}
+		if f.endsAt != nil && head.LastSeq <= f.after && f.endsAt(head) {
+			return nil
+		}
+		if head.Status == journal.Terminated && head.LastSeq <= f.after {
+			return nil // nothing can come any more
+		}
+		for batch == nil {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-f.api.cfg.Drain.Done():
+				return nil // the client comes back with its last id, to another replica or to the next start
+			case p, ok := <-previews:
+				if !ok {
+					previews = nil
+					continue
+				}
+				if err := f.preview(out, p, final); err != nil {
+					return err
+				}
+				continue
+			case <-ping.C:
+				out.Ping()
+				if err := out.Flush(); err != nil {
+					return err
+				}
+				continue
+			case <-notices:
+			case <-poll.C:
+			}
+			var err error
+			if head, batch, err = f.read(ctx); err != nil {
+				return f.fail(c, out, err)
+			}
+			if batch == nil {
+				batch = []journal.Event{}
+			}
+		}
+	}
+}
+
+// read gets the session's head and the events after the last one that was delivered.
+func (f *follow) read(ctx context.Context) (head journal.Session, batch []journal.Event, err error) {
+	err = f.api.cfg.DB.InTx(ctx, f.org, func(tx pgx.Tx) error {
+		// The head first: an event that comes between the two reads makes the head look older, never the events.
+		if head, err = journal.Get(ctx, tx, f.org, f.session); err != nil {
+			return err
+		}
+		if head.LastSeq <= f.after {
+			return nil
+		}
+		batch, err = journal.Events(ctx, tx, f.org, f.session, journal.EventFilter{After: f.after, Limit: streamBatch})
+		return err
+	})
+	return head, batch, err
+}
+
+func (f *follow) deliver(out *httpx.EventStream, batch []journal.Event, final map[string]bool) (over bool, err error) {
+	if len(final) > 4*streamBatch {
+		clear(final)
+	}
+	for _, e := range batch {
+		f.after = e.Seq
+		if len(f.types) == 0 || slices.Contains(f.types, e.Type) {
+			data, err := json.Marshal(e)
+			if err != nil {
+				return false, err
+			}
+			out.Add(e.Seq, e.Type, data)
+		}
+		if len(f.deltas) > 0 {
+			final[string(e.ID)] = true
+		}
+		if f.ends != nil && f.ends(e) {
+			over = true
+			break
+		}
+		if out.Buffered() > 256<<10 {
+			if err := out.Flush(); err != nil {
+				return false, err
+			}
+		}
+	}
+	if out.Buffered() == 0 {
+		return over, nil
+	}
+	return over, out.Flush()
+}
+
+func (f *follow) preview(out *httpx.EventStream, p Preview, final map[string]bool) error {
+	if final[string(p.Event)] || !slices.Contains(f.deltas, p.Of) {
+		return nil
+	}
+	out.Add(-1, p.Type, p.Data)
+	return out.Flush()
+}
+
+// fail tells the reader of a failure in the stream itself, as the status line has left long ago.
+func (f *follow) fail(c *call, out *httpx.EventStream, err error) error {
+	if c.r.Context().Err() != nil {
+		return err
+	}
+	_, body := f.api.problems.render(fault.As(err), string(httpx.RequestIDFrom(c.r.Context())))
+	out.Add(-1, "error", body[:len(body)-1])
+	return errors.Join(err, out.Flush())
+}
+
+// await waits until done says so of the session, the wait is over, the client leaves or the process drains, and returns the session as
+// it then is.
+func (c *call) await(session id.Session, wait time.Duration, done func(journal.Session) bool) (s journal.Session, err error) {
+	ctx := c.r.Context()
+	notices, unsubscribe := c.api.cfg.Listener.Subscribe(journal.Channel, string(session))
+	defer unsubscribe()
+	get := func(ctx context.Context, tx pgx.Tx) (err error) {
+		s, err = journal.Get(ctx, tx, c.who.Org, session)
+		return err
+	}
+	if err := c.inTx(get); err != nil || wait <= 0 || done(s) {
+		return s, err
+	}
+	leave, err := c.api.open.enter(c.who.ID)
+	if err != nil {
+		return s, err
+	}
+	defer leave()
+	if err := httpx.ExtendWrite(c.w, wait+writeTimeout); err != nil {
+		return s, err
+	}
+	over, poll := time.NewTimer(wait), time.NewTicker(pollEvery)
+	defer over.Stop()
+	defer poll.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return s, ctx.Err()
+		case <-over.C:
+			return s, nil
+		case <-c.api.cfg.Drain.Done():
+			return s, nil
+		case <-notices:
+		case <-poll.C:
+		}
+		if err := c.inTx(get); err != nil || done(s) {
+			return s, err
+		}
+	}
+}
