@@ -51,8 +51,9 @@ type AgentMessage struct {
 // AgentThinking is the model's reasoning, as far as its provider shows it.
 type AgentThinking struct {
 	Summary string `json:"summary"`
-	// Raw is the provider's own block, sent back to it unchanged with the next call.
-	Raw json.RawMessage `json:"raw,omitempty"`
+	// Provider and Raw are the provider's own block, sent back to it, and to no other, unchanged with the next call.
+	Provider string          `json:"provider,omitempty"`
+	Raw      json.RawMessage `json:"raw,omitempty"`
 }
 
 // AgentToolUse is the model's wish to call a tool.
@@ -106,6 +107,8 @@ type StepSettled struct {
 	Released money.Nanos  `json:"released"`
 	// StopReason is the model's own, for a model call.
 	StopReason string `json:"stop_reason,omitempty"`
+	// Final says of a failed attempt that trying again would not help.
+	Final bool `json:"final,omitempty"`
 	// RetryAfterMillis is the wait that a failed attempt asks for before the next.
 	RetryAfterMillis   int64 `json:"retry_after_ms,omitempty"`
 	TimeToFirstTokenMs int64 `json:"time_to_first_token_ms,omitempty"`

@@ -55,6 +55,10 @@ func (s *Session) Apply(e Event) error {
 			return err
 		}
 		s.Status, s.Limits = Rescheduling, p.Limits
+	case UserMessage{}.EventType():
+		if s.Status == Idle { // input to a session at rest gives it work
+			s.Status, s.StopReason = Rescheduling, nil
+		}
 	case StatusRescheduled{}.EventType():
 		s.Status, s.StopReason = Rescheduling, nil
 	case StatusRunning{}.EventType():

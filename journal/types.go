@@ -143,8 +143,8 @@ type Block struct {
 // Text makes content of one block of text.
 func Text(s string) []Block { return []Block{{Type: "text", Text: s}} }
 
-// Usage counts what was used. Input tokens exclude cached ones; each token is in one count only, but reasoning tokens, which are part of
-// the output tokens.
+// Usage counts what was used. Each token is in one count only: input tokens exclude cached ones, output tokens exclude reasoning where the
+// provider tells them apart.
 type Usage struct {
 	InputTokens      int64 `json:"input_tokens"`
 	OutputTokens     int64 `json:"output_tokens"`
@@ -169,7 +169,7 @@ func (u *Usage) Add(v Usage) {
 
 // Tokens is all tokens, each once.
 func (u Usage) Tokens() int64 {
-	return u.InputTokens + u.OutputTokens + u.CacheReadTokens + u.CacheWriteTokens
+	return u.InputTokens + u.OutputTokens + u.CacheReadTokens + u.CacheWriteTokens + u.ReasoningTokens
 }
 
 // Limits bound a session. Zero or nil means no limit of that kind beyond the platform's own.

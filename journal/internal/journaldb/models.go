@@ -25,6 +25,17 @@ type Event struct {
 	CreatedAt     time.Time
 }
 
+type Receipt struct {
+	OrgID       id.Org
+	ID          string
+	SessionID   id.Session
+	Kind        string
+	Body        json.RawMessage
+	Signature   *string
+	CreatedAt   time.Time
+	CompletedAt *time.Time
+}
+
 type Session struct {
 	OrgID           id.Org
 	ID              id.Session

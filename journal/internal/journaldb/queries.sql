@@ -122,3 +122,12 @@ SELECT * FROM steps WHERE org_id = $1 AND id = $2;
 
 -- name: InsertOutbox :exec
 INSERT INTO outbox (org_id, project_id, session_id, kind, payload) VALUES ($1, $2, $3, $4, $5);
+
+-- name: InsertReceipt :exec
+INSERT INTO receipts (org_id, id, session_id, kind, body, created_at) VALUES ($1, $2, $3, $4, $5, $6);
+
+-- name: GetReceipt :one
+SELECT * FROM receipts WHERE org_id = $1 AND session_id = $2 AND kind = 'kill';
+
+-- name: CompleteReceipt :execrows
+UPDATE receipts SET body = $3, signature = $4, completed_at = $5 WHERE org_id = $1 AND id = $2 AND completed_at IS NULL;

@@ -83,6 +83,32 @@ func (q *Queries) ClaimLease(ctx context.Context, arg ClaimLeaseParams) (int64, 
 	return epoch, err
 }
 
+const completeReceipt = `-- name: CompleteReceipt :execrows
+UPDATE receipts SET body = $3, signature = $4, completed_at = $5 WHERE org_id = $1 AND id = $2 AND completed_at IS NULL
+`
+
+type CompleteReceiptParams struct {
+	OrgID       id.Org
+	ID          string
+	Body        json.RawMessage
+	Signature   *string
+	CompletedAt *time.Time
+}
+
+func (q *Queries) CompleteReceipt(ctx context.Context, arg CompleteReceiptParams) (int64, error) {
+	result, err := q.db.Exec(ctx, completeReceipt,
+		arg.OrgID,
+		arg.ID,
+		arg.Body,
+		arg.Signature,
+		arg.CompletedAt,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const getEvent = `-- name: GetEvent :one
 SELECT org_id, session_id, seq, id, type, schema_version, epoch, step_id, payload, created_at FROM events WHERE org_id = $1 AND id = $2
 `
@@ -106,6 +132,31 @@ func (q *Queries) GetEvent(ctx context.Context, arg GetEventParams) (Event, erro
 		&i.StepID,
 		&i.Payload,
 		&i.CreatedAt,
+	)
+	return i, err
+}
+
+const getReceipt = `-- name: GetReceipt :one
+SELECT org_id, id, session_id, kind, body, signature, created_at, completed_at FROM receipts WHERE org_id = $1 AND session_id = $2 AND kind = 'kill'
+`
+
+type GetReceiptParams struct {
+	OrgID     id.Org
+	SessionID id.Session
+}
+
+func (q *Queries) GetReceipt(ctx context.Context, arg GetReceiptParams) (Receipt, error) {
+	row := q.db.QueryRow(ctx, getReceipt, arg.OrgID, arg.SessionID)
+	var i Receipt
+	err := row.Scan(
+		&i.OrgID,
+		&i.ID,
+		&i.SessionID,
+		&i.Kind,
+		&i.Body,
+		&i.Signature,
+		&i.CreatedAt,
+		&i.CompletedAt,
 	)
 	return i, err
 }
@@ -240,6 +291,31 @@ func (q *Queries) InsertOutbox(ctx context.Context, arg InsertOutboxParams) erro
 		arg.SessionID,
 		arg.Kind,
 		arg.Payload,
+	)
+	return err
+}
+
+const insertReceipt = `-- name: InsertReceipt :exec
+INSERT INTO receipts (org_id, id, session_id, kind, body, created_at) VALUES ($1, $2, $3, $4, $5, $6)
+`
+
+type InsertReceiptParams struct {
+	OrgID     id.Org
+	ID        string
+	SessionID id.Session
+	Kind      string
+	Body      json.RawMessage
+	CreatedAt time.Time
+}
+
+func (q *Queries) InsertReceipt(ctx context.Context, arg InsertReceiptParams) error {
+	_, err := q.db.Exec(ctx, insertReceipt,
+		arg.OrgID,
+		arg.ID,
+		arg.SessionID,
+		arg.Kind,
+		arg.Body,
+		arg.CreatedAt,
 	)
 	return err
 }

@@ -1,0 +1,335 @@
+package loop
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"ambit.dev/ambit/internal/id"
+	"ambit.dev/ambit/journal"
+	"ambit.dev/ambit/models"
+)
+
+// MaxAttempts is how often in a row a model call is tried before the session stops with retries_exhausted.
+const MaxAttempts = 5
+
+// ToolUse is a tool call that the model asked for and that has no result yet.
+type ToolUse struct {
+	ID    string
+	Name  string
+	Input json.RawMessage
+	Seq   int64
+}
+
+// ModelCall is a request to be made.
+type ModelCall struct {
+	Request models.Request
+	// LastInputSeq is the last event that the request was made from.
+	LastInputSeq int64
+	// Attempt counts from 1.
+	Attempt int
+	// RetryAfter is the wait that the failed attempt before asked for; it counts from FailedAt.
+	RetryAfter time.Duration
+	FailedAt   time.Time
+}
+
+// Decision is the next effect: exactly one field is set.
+type Decision struct {
+	Model  *ModelCall
+	Tools  []ToolUse
+	Finish *journal.StopReason
+}
+
+// Input is what the loop decides from.
+type Input struct {
+	Events []journal.Event // a whole journal, in order
+	Agent  journal.Snapshot
+	Limits journal.Limits
+	Usage  journal.Usage
+	// Tools are the definitions of the agent's tools, for the model.
+	Tools []models.Tool
+	// Now is compared with the time of creation for the wall-time limit.
+	Now time.Time
+}
+
+// Next returns the session's next effect, or how it ends. It fails only on a journal that it can't read.
+func Next(in Input) (Decision, error) {
+	h, err := fold(in.Events)
+	if err != nil {
+		return Decision{}, err
+	}
+	if h.interruptSeq > h.idleSeq && !h.newInputAfter(h.interruptSeq) {
+		return finish(journal.StopReason{Type: journal.StopInterrupted, By: h.interruptBy}), nil
+	}
+	if uses := h.unresolved(); len(uses) > 0 {
+		if limit := reached(in, h); limit != "" {
+			return finish(journal.StopReason{Type: journal.StopBudgetReached, Limit: limit, Scope: "session"}), nil
+		}
+		return Decision{Tools: uses}, nil
+	}
+	if stop, done := h.ended(); done {
+		return finish(stop), nil
+	}
+	if limit := reached(in, h); limit != "" {
+		return finish(journal.StopReason{Type: journal.StopBudgetReached, Limit: limit, Scope: "session"}), nil
+	}
+	call := &ModelCall{
+		Request: models.Request{
+			Model: in.Agent.Model, System: in.Agent.System, Messages: h.conversation(), Tools: in.Tools, MaxTokens: in.Agent.MaxTokens,
+		},
+		LastInputSeq: h.lastSeq, Attempt: h.failures + 1,
+	}
+	if h.failures > 0 {
+		call.RetryAfter, call.FailedAt = h.retryAfter, h.failedAt
+	}
+	return Decision{Model: call}, nil
+}
+
+// PendingInputs are the messages since the session was last idle: those that the work now under way answers.
+func PendingInputs(events []journal.Event) []id.Event {
+	var ids []id.Event
+	for _, e := range events {
+		switch e.Type {
+		case journal.UserMessage{}.EventType():
+			ids = append(ids, e.ID)
+		case journal.StatusIdle{}.EventType():
+			ids = nil
+		}
+	}
+	return ids
+}
+
+func finish(stop journal.StopReason) Decision { return Decision{Finish: &stop} }
+
+// reached names the limit that forbids a further step, or nothing.
+func reached(in Input, h *history) string {
+	switch l := in.Limits; {
+	case l.MaxSteps > 0 && in.Usage.Steps >= l.MaxSteps:
+		return journal.LimitSteps
+	case l.MaxTokens > 0 && in.Usage.Tokens() >= l.MaxTokens:
+		return journal.LimitTokens
+	case l.MaxWallSeconds > 0 && in.Now.Sub(h.createdAt) >= time.Duration(l.MaxWallSeconds)*time.Second:
+		return journal.LimitWallTime
+	}
+	return ""
+}
+
+// history is a journal folded into what the loop needs.
+type history struct {
+	createdAt    time.Time
+	lastSeq      int64
+	idleSeq      int64
+	interruptSeq int64
+	interruptBy  string
+	inputSeqs    []int64
+
+	messages []models.Message
+	queued   []models.Block // input that no model call has seen yet
+	uses     []ToolUse      // of the last assistant turn
+	results  map[string]journal.AgentToolResult
+
+	answered      bool // a model call has succeeded since the last input entered a call
+	modelStop     string
+	answeredUpTo  int64 // the last input event that the last successful call had seen
+	calledUpTo    int64 // the last input event of the call under way
+	failures      int
+	final         bool
+	failure       *journal.ErrorDetail
+	retryAfter    time.Duration
+	failedAt      time.Time
+	assistantStep id.Step
+}
+
+func fold(events []journal.Event) (*history, error) {
+	h := &history{results: map[string]journal.AgentToolResult{}}
+	for i, e := range events {
+		if e.Seq != int64(i)+1 {
+			return nil, fmt.Errorf("the journal has number %d where %d belongs", e.Seq, i+1)
+		}
+		h.lastSeq = e.Seq
+		if err := h.apply(e); err != nil {
+			return nil, err
+		}
+	}
+	if len(events) == 0 || events[0].Type != (journal.SessionCreated{}).EventType() {
+		return nil, fmt.Errorf("the journal does not begin with session.created")
+	}
+	return h, nil
+}
+
+func (h *history) apply(e journal.Event) error {
+	switch e.Type {
+	case journal.SessionCreated{}.EventType():
+		h.createdAt = e.CreatedAt
+	case journal.UserMessage{}.EventType():
+		p, err := journal.Decode[journal.UserMessage](e)
+		if err != nil {
+			return err
+		}
+		h.inputSeqs = append(h.inputSeqs, e.Seq)
+		for _, b := range p.Content {
+			h.queued = append(h.queued, models.TextBlock(b.Text))
+		}
+		h.failures, h.final, h.failure = 0, false, nil
+	case journal.UserInterrupt{}.EventType():
+		p, err := journal.Decode[journal.UserInterrupt](e)
+		if err != nil {
+			return err
+		}
+		h.interruptSeq, h.interruptBy = e.Seq, p.By.ID
+	case journal.StatusIdle{}.EventType():
+		h.idleSeq = e.Seq
+	case journal.SessionLimits{}.EventType(), journal.StatusRescheduled{}.EventType():
+		h.failures, h.final, h.failure = 0, false, nil
+	case journal.StepIntended{}.EventType():
+		return h.intended(e)
+	case journal.StepSettled{}.EventType():
+		return h.settled(e)
+	case journal.AgentMessage{}.EventType():
+		p, err := journal.Decode[journal.AgentMessage](e)
+		if err != nil {
+			return err
+		}
+		for _, b := range p.Content {
+			h.say(e.Step, models.TextBlock(b.Text))
+		}
+	case journal.AgentThinking{}.EventType():
+		p, err := journal.Decode[journal.AgentThinking](e)
+		if err != nil {
+			return err
+		}
+		h.say(e.Step, models.Block{Type: models.Thinking, Text: p.Summary, Provider: p.Provider, Raw: p.Raw})
+	case journal.AgentToolUse{}.EventType():
+		p, err := journal.Decode[journal.AgentToolUse](e)
+		if err != nil {
+			return err
+		}
+		h.say(e.Step, models.ToolUseBlock(p.ToolUseID, p.Name, p.Input))
+		h.uses = append(h.uses, ToolUse{ID: p.ToolUseID, Name: p.Name, Input: p.Input, Seq: e.Seq})
+	case journal.AgentToolResult{}.EventType():
+		p, err := journal.Decode[journal.AgentToolResult](e)
+		if err != nil {
+			return err
+		}
+		if _, twice := h.results[p.ToolUseID]; twice {
+			return fmt.Errorf("event %d is a second result of tool use %s", e.Seq, p.ToolUseID)
+		}
+		h.results[p.ToolUseID] = p
+	}
+	return nil
+}
+
+// intended: a model call takes what was queued into the conversation.
+func (h *history) intended(e journal.Event) error {
+	p, err := journal.Decode[journal.StepIntended](e)
+	if err != nil {
+		return err
+	}
+	if p.Kind == journal.KindModelCall {
+		h.flush()
+		h.calledUpTo = p.LastInputSeq
+	}
+	return nil
+}
+
+func (h *history) settled(e journal.Event) error {
+	p, err := journal.Decode[journal.StepSettled](e)
+	if err != nil {
+		return err
+	}
+	if p.Kind != journal.KindModelCall {
+		return nil
+	}
+	if p.Outcome == journal.Succeeded {
+		h.failures, h.final, h.failure = 0, false, nil
+		h.answered, h.modelStop, h.answeredUpTo = true, p.StopReason, h.calledUpTo
+		return nil
+	}
+	h.answered = false
+	h.failures++
+	h.final, h.failure = p.Final, p.Error
+	h.retryAfter, h.failedAt = time.Duration(p.RetryAfterMillis)*time.Millisecond, e.CreatedAt
+	return nil
+}
+
+// say adds a block to the assistant's turn.
+func (h *history) say(step id.Step, b models.Block) {
+	if n := len(h.messages); n == 0 || h.messages[n-1].Role != models.Assistant || h.assistantStep != step {
+		h.messages = append(h.messages, models.Message{Role: models.Assistant})
+		h.uses, h.assistantStep = nil, step
+	}
+	last := &h.messages[len(h.messages)-1]
+	last.Content = append(last.Content, b)
+}
+
+// flush ends the user's turn: first the results of the last turn's tools, as providers demand, then what was queued.
+func (h *history) flush() {
+	blocks := h.userTurn()
+	h.queued, h.uses = nil, nil
+	if len(blocks) == 0 {
+		return
+	}
+	if n := len(h.messages); n > 0 && h.messages[n-1].Role == models.User {
+		h.messages[n-1].Content = append(h.messages[n-1].Content, blocks...)
+		return
+	}
+	h.messages = append(h.messages, models.Message{Role: models.User, Content: blocks})
+}
+
+func (h *history) userTurn() []models.Block {
+	var blocks []models.Block
+	for _, u := range h.uses {
+		r, ok := h.results[u.ID]
+		if !ok {
+			// The model must be answered; nothing was done.
+			blocks = append(blocks, models.ToolResultBlock(u.ID, "Not done: the work was interrupted before this tool was called.", true))
+			continue
+		}
+		b := models.Block{Type: models.ToolResult, ToolUseID: u.ID, IsError: r.IsError}
+		for _, c := range r.Content {
+			b.Content = append(b.Content, models.TextBlock(c.Text))
+		}
+		blocks = append(blocks, b)
+	}
+	return append(blocks, h.queued...)
+}
+
+// conversation is the messages of the next request.
+func (h *history) conversation() []models.Message {
+	h.flush()
+	return h.messages
+}
+
+// unresolved are the last turn's tool uses without a result. An interrupt that came after them voids them.
+func (h *history) unresolved() []ToolUse {
+	var open []ToolUse
+	for _, u := range h.uses {
+		if _, done := h.results[u.ID]; !done && u.Seq > h.interruptSeq {
+			open = append(open, u)
+		}
+	}
+	return open
+}
+
+func (h *history) newInputAfter(seq int64) bool {
+	n := len(h.inputSeqs)
+	return n > 0 && h.inputSeqs[n-1] > seq
+}
+
+// ended says whether there is nothing left to ask the model, and why.
+func (h *history) ended() (journal.StopReason, bool) {
+	if h.failures > 0 && (h.final || h.failures >= MaxAttempts) {
+		return journal.StopReason{Type: journal.StopRetriesExhausted, Error: h.failure}, true
+	}
+	if !h.answered || len(h.uses) > 0 || h.newInputAfter(h.answeredUpTo) {
+		return journal.StopReason{}, false
+	}
+	switch models.StopReason(h.modelStop) {
+	case models.StopMaxTokens:
+		return journal.StopReason{Type: journal.StopMaxTokens}, true
+	case models.StopRefusal:
+		return journal.StopReason{Type: journal.StopRefusal}, true
+	default:
+		return journal.StopReason{Type: journal.StopEndTurn}, true
+	}
+}
