@@ -2,7 +2,9 @@ package loop
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"ambit.dev/ambit/internal/id"
@@ -40,9 +42,8 @@ type Decision struct {
 	Finish *journal.StopReason
 }
 
-// Input is what the loop decides from.
+// Input is what the loop decides from, besides the events.
 type Input struct {
-	Events []journal.Event // a whole journal, in order
 	Agent  journal.Snapshot
 	Limits journal.Limits
 	Usage  journal.Usage
@@ -52,11 +53,19 @@ type Input struct {
 	Now time.Time
 }
 
-// Next returns the session's next effect, or how it ends. It fails only on a journal that it can't read.
-func Next(in Input) (Decision, error) {
-	h, err := fold(in.Events)
-	if err != nil {
+// Next is the pure function: the next effect that follows from a whole journal. It fails only on a journal that it can't read.
+func Next(events []journal.Event, in Input) (Decision, error) {
+	h := NewHistory()
+	if err := h.Apply(events...); err != nil {
 		return Decision{}, err
+	}
+	return h.Next(in)
+}
+
+// Next returns the session's next effect, or how it ends. It changes nothing: asked twice, it answers the same.
+func (h *History) Next(in Input) (Decision, error) {
+	if h.createdAt.IsZero() {
+		return Decision{}, errors.New("the journal does not begin with session.created")
 	}
 	if h.interruptSeq > h.idleSeq && !h.newInputAfter(h.interruptSeq) {
 		return finish(journal.StopReason{Type: journal.StopInterrupted, By: h.interruptBy}), nil
@@ -102,7 +111,7 @@ func PendingInputs(events []journal.Event) []id.Event {
 func finish(stop journal.StopReason) Decision { return Decision{Finish: &stop} }
 
 // reached names the limit that forbids a further step, or nothing.
-func reached(in Input, h *history) string {
+func reached(in Input, h *History) string {
 	switch l := in.Limits; {
 	case l.MaxSteps > 0 && in.Usage.Steps >= l.MaxSteps:
 		return journal.LimitSteps
@@ -114,8 +123,8 @@ func reached(in Input, h *history) string {
 	return ""
 }
 
-// history is a journal folded into what the loop needs.
-type history struct {
+// History is a journal folded into what the loop needs. It grows with the journal, so that a long session is not read again for each step.
+type History struct {
 	createdAt    time.Time
 	lastSeq      int64
 	idleSeq      int64
@@ -140,24 +149,29 @@ type history struct {
 	assistantStep id.Step
 }
 
-func fold(events []journal.Event) (*history, error) {
-	h := &history{results: map[string]journal.AgentToolResult{}}
-	for i, e := range events {
-		if e.Seq != int64(i)+1 {
-			return nil, fmt.Errorf("the journal has number %d where %d belongs", e.Seq, i+1)
-		}
-		h.lastSeq = e.Seq
-		if err := h.apply(e); err != nil {
-			return nil, err
-		}
-	}
-	if len(events) == 0 || events[0].Type != (journal.SessionCreated{}).EventType() {
-		return nil, fmt.Errorf("the journal does not begin with session.created")
-	}
-	return h, nil
+// NewHistory is the history of a journal without events.
+func NewHistory() *History {
+	return &History{results: map[string]journal.AgentToolResult{}}
 }
 
-func (h *history) apply(e journal.Event) error {
+// LastSeq is the number of the last event that was applied.
+func (h *History) LastSeq() int64 { return h.lastSeq }
+
+// Apply folds further events in. They must follow the last one without a gap.
+func (h *History) Apply(events ...journal.Event) error {
+	for _, e := range events {
+		if e.Seq != h.lastSeq+1 {
+			return fmt.Errorf("the journal has number %d where %d belongs", e.Seq, h.lastSeq+1)
+		}
+		if err := h.apply(e); err != nil {
+			return err
+		}
+		h.lastSeq = e.Seq
+	}
+	return nil
+}
+
+func (h *History) apply(e journal.Event) error {
 	switch e.Type {
 	case journal.SessionCreated{}.EventType():
 		h.createdAt = e.CreatedAt
@@ -220,7 +234,7 @@ func (h *history) apply(e journal.Event) error {
 }
 
 // intended: a model call takes what was queued into the conversation.
-func (h *history) intended(e journal.Event) error {
+func (h *History) intended(e journal.Event) error {
 	p, err := journal.Decode[journal.StepIntended](e)
 	if err != nil {
 		return err
@@ -232,7 +246,7 @@ func (h *history) intended(e journal.Event) error {
 	return nil
 }
 
-func (h *history) settled(e journal.Event) error {
+func (h *History) settled(e journal.Event) error {
 	p, err := journal.Decode[journal.StepSettled](e)
 	if err != nil {
 		return err
@@ -253,7 +267,7 @@ func (h *history) settled(e journal.Event) error {
 }
 
 // say adds a block to the assistant's turn.
-func (h *history) say(step id.Step, b models.Block) {
+func (h *History) say(step id.Step, b models.Block) {
 	if n := len(h.messages); n == 0 || h.messages[n-1].Role != models.Assistant || h.assistantStep != step {
 		h.messages = append(h.messages, models.Message{Role: models.Assistant})
 		h.uses, h.assistantStep = nil, step
@@ -263,20 +277,26 @@ func (h *history) say(step id.Step, b models.Block) {
 }
 
 // flush ends the user's turn: first the results of the last turn's tools, as providers demand, then what was queued.
-func (h *history) flush() {
-	blocks := h.userTurn()
+func (h *History) flush() {
+	h.messages = h.conversation()
 	h.queued, h.uses = nil, nil
-	if len(blocks) == 0 {
-		return
-	}
-	if n := len(h.messages); n > 0 && h.messages[n-1].Role == models.User {
-		h.messages[n-1].Content = append(h.messages[n-1].Content, blocks...)
-		return
-	}
-	h.messages = append(h.messages, models.Message{Role: models.User, Content: blocks})
 }
 
-func (h *history) userTurn() []models.Block {
+// conversation is the messages of the next request. It leaves the history as it is.
+func (h *History) conversation() []models.Message {
+	blocks := h.userTurn()
+	messages := slices.Clone(h.messages)
+	if len(blocks) == 0 {
+		return messages
+	}
+	if n := len(messages); n > 0 && messages[n-1].Role == models.User {
+		messages[n-1].Content = append(slices.Clone(messages[n-1].Content), blocks...)
+		return messages
+	}
+	return append(messages, models.Message{Role: models.User, Content: blocks})
+}
+
+func (h *History) userTurn() []models.Block {
 	var blocks []models.Block
 	for _, u := range h.uses {
 		r, ok := h.results[u.ID]
@@ -294,14 +314,8 @@ func (h *history) userTurn() []models.Block {
 	return append(blocks, h.queued...)
 }
 
-// conversation is the messages of the next request.
-func (h *history) conversation() []models.Message {
-	h.flush()
-	return h.messages
-}
-
 // unresolved are the last turn's tool uses without a result. An interrupt that came after them voids them.
-func (h *history) unresolved() []ToolUse {
+func (h *History) unresolved() []ToolUse {
 	var open []ToolUse
 	for _, u := range h.uses {
 		if _, done := h.results[u.ID]; !done && u.Seq > h.interruptSeq {
@@ -311,13 +325,13 @@ func (h *history) unresolved() []ToolUse {
 	return open
 }
 
-func (h *history) newInputAfter(seq int64) bool {
+func (h *History) newInputAfter(seq int64) bool {
 	n := len(h.inputSeqs)
 	return n > 0 && h.inputSeqs[n-1] > seq
 }
 
 // ended says whether there is nothing left to ask the model, and why.
-func (h *history) ended() (journal.StopReason, bool) {
+func (h *History) ended() (journal.StopReason, bool) {
 	if h.failures > 0 && (h.final || h.failures >= MaxAttempts) {
 		return journal.StopReason{Type: journal.StopRetriesExhausted, Error: h.failure}, true
 	}
