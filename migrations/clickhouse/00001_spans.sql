@@ -139,15 +139,15 @@ SELECT
     count() AS spans,
     countIf(status = 'error') AS errors,
     countIf(decision = 'denied') AS denied,
-    sum(input_tokens) AS input_tokens,
-    sum(output_tokens) AS output_tokens,
-    sum(cache_read_tokens) AS cache_read_tokens,
-    sum(cache_write_tokens) AS cache_write_tokens,
-    sum(reasoning_tokens) AS reasoning_tokens,
-    sum(cost_nanos) AS cost_nanos,
-    sum(duration_us) AS duration_us,
-    quantilesTDigestState(0.5, 0.95, 0.99)(toFloat64(duration_us)) AS duration_quantiles
-FROM spans
+    sum(s.input_tokens) AS input_tokens,
+    sum(s.output_tokens) AS output_tokens,
+    sum(s.cache_read_tokens) AS cache_read_tokens,
+    sum(s.cache_write_tokens) AS cache_write_tokens,
+    sum(s.reasoning_tokens) AS reasoning_tokens,
+    sum(s.cost_nanos) AS cost_nanos,
+    sum(s.duration_us) AS duration_us,
+    quantilesTDigestState(0.5, 0.95, 0.99)(toFloat64(s.duration_us)) AS duration_quantiles
+FROM spans AS s
 GROUP BY org_id, project_id, hour, operation, agent_id, agent_version, provider, request_model, tool_name;
 
 -- +goose Down

@@ -25,7 +25,10 @@ import (
 
 const (
 	enginePackage = "ambit.dev/ambit/internal/clickhouse/embedded/testdata/engine"
-	startTimeout  = 60 * time.Second
+
+	startTimeout = 60 * time.Second
+	// prepareTimeout has room for a download of the library, on the first run.
+	prepareTimeout = 9 * time.Minute
 )
 
 // Engine is one process of the embedded engine.
@@ -48,7 +51,7 @@ type Engine struct {
 // removed at the test's end.
 func NewEngine(t testing.TB, extraFlags ...string) *Engine {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), prepareTimeout)
 	defer cancel()
 	e, err := newEngine(ctx, extraFlags)
 	require.NoError(t, err)
@@ -116,6 +119,8 @@ func (e *Engine) Start(ctx context.Context) error {
 }
 
 func (e *Engine) waitReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
 	client := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -233,7 +238,7 @@ func sharedEngine(t testing.TB) *Engine {
 	shared.Lock()
 	defer shared.Unlock()
 	if shared.engine == nil && shared.err == nil {
-		ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+		ctx, cancel := context.WithTimeout(context.Background(), prepareTimeout)
 		defer cancel()
 		shared.engine, shared.err = newEngine(ctx, []string{"--ephemeral"})
 		if shared.err == nil {

@@ -4,16 +4,15 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 
-	"ambit.dev/ambit/internal/config"
+	"ambit.dev/ambit/internal/engines"
 )
 
-// library finds libchdb in the cache folder.
-func library(context.Context) (string, error) {
-	path := filepath.Join(config.CacheDir(), "chdb", "26.7.3-stable.1", "libchdb.so")
-	if _, err := os.Stat(path); err != nil {
-		return "", fmt.Errorf("the ClickHouse engine's library is missing: %w", err)
+// library is the path of libchdb, which is obtained when the machine has it not.
+func library(ctx context.Context) (string, error) {
+	set, err := engines.Obtain(ctx, engines.Options{Out: os.Stderr}, engines.ClickHouse)
+	if err != nil {
+		return "", fmt.Errorf("the tests need the ClickHouse engine ('ambit doctor' says what is missing): %w", err)
 	}
-	return path, nil
+	return set.LibChdb, nil
 }
