@@ -53,12 +53,14 @@ type Manifest struct {
 	RootfsSHA256  string `json:"rootfs_sha256"`
 	GuestSHA256   string `json:"guest_sha256"`
 
-	MemoryBytes int64     `json:"memory_bytes"`
-	StateBytes  int64     `json:"state_bytes"`
-	StateSHA256 string    `json:"state_sha256"`
-	RootfsPath  string    `json:"rootfs_path"`
-	BootTook    Duration  `json:"boot_took"`
-	CreatedAt   time.Time `json:"created_at"`
+	MemoryBytes int64 `json:"memory_bytes"`
+	// MemorySHA256 is over the blocks of the image that are not all zero.
+	MemorySHA256 string    `json:"memory_sha256"`
+	StateBytes   int64     `json:"state_bytes"`
+	StateSHA256  string    `json:"state_sha256"`
+	RootfsPath   string    `json:"rootfs_path"`
+	BootTook     Duration  `json:"boot_took"`
+	CreatedAt    time.Time `json:"created_at"`
 }
 
 // Template is an opened template: its manifest and the open files that a clone

@@ -16,6 +16,14 @@ const WorkDir = "/work"
 // kept as a file when it was longer than what was streamed.
 const OutputDir = ".ambit/outputs"
 
+// A driver that only wants to know whether a machine boots puts ProbeArgument on
+// the kernel's command line. The guest then prints ProbeWord on the console and
+// powers off.
+const (
+	ProbeArgument = "ambit.probe"
+	ProbeWord     = "ambit-guest-alive"
+)
+
 // Limits of the protocol. Larger requests are refused, never cut silently.
 const (
 	// MaxStdin is how much standard input an Exec may carry, in bytes.
@@ -47,6 +55,7 @@ type Op string
 const (
 	OpInfo       Op = "info"
 	OpConfigure  Op = "configure"
+	OpWarm       Op = "warm"
 	OpClock      Op = "clock"
 	OpExec       Op = "exec"
 	OpAttach     Op = "attach"

@@ -70,18 +70,9 @@ func (s *Server) run(e *effect, req guest.ExecRequest, plan *plan, name string) 
 	}
 	errR, errW = pipes[0], pipes[1]
 
-	attr := &syscall.ProcAttr{
-		Dir:   plan.cwd,
-		Env:   plan.env,
-		Files: []uintptr{plan.stdin.Fd(), uintptr(outW), uintptr(errW)},
-		Sys:   &syscall.SysProcAttr{Setsid: true},
-	}
-	if s.cfg.UID != os.Geteuid() || s.cfg.GID != os.Getegid() {
-		attr.Sys.Credential = &syscall.Credential{Uid: uint32(s.cfg.UID), Gid: uint32(s.cfg.GID)} //nolint:gosec // small constants
-	}
-	if group != nil {
-		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(group.fd.Fd()) //nolint:gosec // a descriptor
-	}
+	attr := s.processAttributes(group)
+	attr.Dir, attr.Env = plan.cwd, plan.env
+	attr.Files = []uintptr{plan.stdin.Fd(), uintptr(outW), uintptr(errW)}
 	pid, ended, err := s.spawn.start(plan.path, plan.argv, attr)
 	closeFDs(outW, errW)
 	if err != nil {
@@ -109,6 +100,19 @@ func (s *Server) run(e *effect, req guest.ExecRequest, plan *plan, name string) 
 	}
 	go s.attend(e, req, plan, ended, pollable(outR, "stdout"), pollable(errR, "stderr"))
 	return nil
+}
+
+// processAttributes are those of every process that is started: a session of
+// its own, the commands' user, its cgroup.
+func (s *Server) processAttributes(group *cgroup) *syscall.ProcAttr {
+	sys := &syscall.SysProcAttr{Setsid: true}
+	if s.cfg.UID != os.Geteuid() || s.cfg.GID != os.Getegid() {
+		sys.Credential = &syscall.Credential{Uid: uint32(s.cfg.UID), Gid: uint32(s.cfg.GID)} //nolint:gosec // small constants
+	}
+	if group != nil {
+		sys.UseCgroupFD, sys.CgroupFD = true, int(group.fd.Fd()) //nolint:gosec // a descriptor
+	}
+	return &syscall.ProcAttr{Sys: sys}
 }
 
 // abandon gives back what a failed launch took.

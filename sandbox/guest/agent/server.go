@@ -138,6 +138,7 @@ var handlers = map[guest.Op]struct {
 	guest.OpConfigure:  {decoded((*Server).configure), true},
 	guest.OpShutdown:   {decoded((*Server).shutdown), true},
 	guest.OpMetrics:    {decoded((*Server).metrics), true},
+	guest.OpWarm:       {decoded((*Server).warm), true},
 	guest.OpClock:      {decoded((*Server).setClock), false},
 	guest.OpExec:       {decoded((*Server).exec), false},
 	guest.OpAttach:     {decoded((*Server).attach), false},
