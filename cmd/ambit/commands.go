@@ -5,6 +5,7 @@ import (
 
 	"ambit.dev/ambit/internal/app/enginescmd"
 	"ambit.dev/ambit/internal/app/showconfig"
+	"ambit.dev/ambit/internal/app/up"
 	"ambit.dev/ambit/internal/clickhouse/embedded"
 )
 
@@ -13,6 +14,7 @@ import (
 func commands() []*cobra.Command {
 	return []*cobra.Command{
 		// The operator's.
+		up.Command(),
 		enginescmd.Command(),
 		showconfig.Command(),
 		// Children of ours.

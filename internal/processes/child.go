@@ -147,15 +147,24 @@ func (c *Child) KillGroup() error {
 // Stop sends sig and waits for the end. When ctx ends first the whole group is
 // killed, and the error says so. The rest of the group is swept in any case.
 func (c *Child) Stop(ctx context.Context, sig syscall.Signal) error {
+	return errors.Join(c.stop(ctx, sig, c.KillGroup), c.KillGroup())
+}
+
+// StopAlone is Stop that leaves the rest of the group alone.
+func (c *Child) StopAlone(ctx context.Context, sig syscall.Signal) error {
+	return c.stop(ctx, sig, func() error { return c.Signal(syscall.SIGKILL) })
+}
+
+func (c *Child) stop(ctx context.Context, sig syscall.Signal, kill func() error) error {
 	if err := c.Signal(sig); err != nil {
 		return err
 	}
 	select {
 	case <-c.done:
-		return c.KillGroup()
+		return nil
 	case <-ctx.Done():
 	}
-	if err := c.KillGroup(); err != nil {
+	if err := kill(); err != nil {
 		return err
 	}
 	<-c.done

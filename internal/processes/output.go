@@ -21,6 +21,9 @@ const longestLine = 64 << 10
 // keptLines is how many of a child's last lines are kept for a report.
 const keptLines = 30
 
+// usualName is the width of the names' column unless a longer one comes.
+const usualName = 10
+
 // largestLog is when a log file is put aside at the next start.
 const largestLog = 32 << 20
 
@@ -38,7 +41,7 @@ type Output struct {
 
 // NewOutput writes to w; colour is for terminals, asJSON for machines.
 func NewOutput(w io.Writer, colour, asJSON bool) *Output {
-	return &Output{w: w, colour: colour, asJSON: asJSON, now: time.Now}
+	return &Output{w: w, colour: colour, asJSON: asJSON, width: usualName, now: time.Now}
 }
 
 // Print writes a block of text that is no log line, as it is.
@@ -51,7 +54,12 @@ func (o *Output) Print(text string) {
 // Logger returns a logger whose lines stand in the stream under name.
 func (o *Output) Logger(name string, least slog.Level) *slog.Logger {
 	s := o.Stream(name, least, nil)
-	return slog.New(slog.NewJSONHandler(s, &slog.HandlerOptions{Level: least}))
+	return slog.New(slog.NewJSONHandler(s, &slog.HandlerOptions{Level: least, ReplaceAttr: func(_ []string, a slog.Attr) slog.Attr {
+		if a.Value.Kind() == slog.KindDuration { // nanoseconds otherwise
+			a.Value = slog.StringValue(a.Value.Duration().String())
+		}
+		return a
+	}}))
 }
 
 // Stream returns a writer for one child's output. Lines below least are left
@@ -189,6 +197,11 @@ func parseLine(text string) entry {
 			e.text = strings.TrimSpace(rest)
 			break
 		}
+	}
+	if strings.HasPrefix(e.text, "the database system is ") {
+		// Postgres's answer to whoever asks while it starts or stops, as we do
+		// to see when it is ready. It calls that fatal.
+		e.level = slog.LevelInfo
 	}
 	return e
 }

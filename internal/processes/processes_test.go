@@ -272,19 +272,20 @@ func TestOutputShowsLinesUnderTheirNames(t *testing.T) {
 	}
 	write(pg, "2026-11-20 14:00:00.000 UTC [7] LOG:  database system is ready\n")
 	write(pg, "2026-11-20 14:00:00.000 UTC [7] ER|ROR:  disk is full\n")
+	write(pg, "2026-11-20 14:00:00.000 UTC [7] FATAL:  the database system is starting up\n")
 	write(server, `{"time":"2026-01-01T00:00:00Z","level":"WARN","ms|g":"slow query","took":"1.5s","session":"ses_1","note":"two words"}`+"\n")
 	write(server, `{"@level":"error","@message":"no leader","@timestamp":"x","@module":"client"}`+"\n")
 	write(server, "panic: oh\n{not json\n")
 	require.Equal(t, strings.Join([]string{
-		`03:04:05 postgres ERROR disk is full`,
-		`03:04:05 server   WARN  slow query  took=1.5s session=ses_1 note="two words"`,
-		`03:04:05 server   ERROR no leader`,
-		`03:04:05 server   INFO  panic: oh`,
-		`03:04:05 server   INFO  {not json`,
+		`03:04:05 postgres   ERROR disk is full`,
+		`03:04:05 server     WARN  slow query  took=1.5s session=ses_1 note="two words"`,
+		`03:04:05 server     ERROR no leader`,
+		`03:04:05 server     INFO  panic: oh`,
+		`03:04:05 server     INFO  {not json`,
 		``,
 	}, "\n"), b.String())
-	require.Equal(t, 2, strings.Count(file.String(), "\n"), "the file has all lines")
-	require.Len(t, pg.Last(), 2)
+	require.Equal(t, 3, strings.Count(file.String(), "\n"), "the file has all lines")
+	require.Len(t, pg.Last(), 3)
 
 	long := strings.Repeat("x", 3*longestLine)
 	write(server, long)

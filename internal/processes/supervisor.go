@@ -35,6 +35,9 @@ type Spec struct {
 	StopWithin time.Duration
 	// DeathSignal is sent by the kernel when we die; default StopSignal.
 	DeathSignal syscall.Signal
+	// LeaveGroup leaves the rest of the child's group alone when the child dies
+	// or is stopped: for one whose own children are meant to outlive it.
+	LeaveGroup bool
 	// Output takes what it prints; nil discards it.
 	Output *Stream
 }
@@ -245,7 +248,9 @@ func (s *Supervisor) keep(ctx context.Context, c *supervised) {
 			return
 		}
 		ending := child.Ending()
-		_ = child.KillGroup() // what it had started must not meet its successor
+		if !c.spec.LeaveGroup {
+			_ = child.KillGroup() // what it had started must not meet its successor
+		}
 		if !s.restart(ctx, c, ending) {
 			return
 		}
@@ -297,7 +302,11 @@ func (s *Supervisor) restart(ctx context.Context, c *supervised, ending string) 
 func (s *Supervisor) end(c *supervised, child *Child) error {
 	ctx, cancel := context.WithTimeout(context.Background(), c.spec.StopWithin)
 	defer cancel()
-	err := child.Stop(ctx, c.spec.StopSignal)
+	stop := child.Stop
+	if c.spec.LeaveGroup {
+		stop = child.StopAlone
+	}
+	err := stop(ctx, c.spec.StopSignal)
 	return errors.Join(err, c.pid.remove())
 }
 

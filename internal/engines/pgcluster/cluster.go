@@ -84,7 +84,7 @@ func Prepare(ctx context.Context, binDir, dir string, opts Options) (*Cluster, e
 	if err := c.prepareSockets(); err != nil {
 		return nil, err
 	}
-	if err := c.endStale(ctx); err != nil {
+	if err := c.ClearStale(ctx); err != nil {
 		return nil, err
 	}
 	if err := c.initialise(ctx); err != nil {

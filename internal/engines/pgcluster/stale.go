@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// endStale clears what a killed run has left: a server that still runs on our
-// data is stopped, a postmaster.pid whose process is gone, or is another
+// ClearStale clears what a killed server has left, before the next one starts: a
+// server that still runs on our data is stopped, a postmaster.pid whose process is gone, or is another
 // program by now, is removed.
-func (c *Cluster) endStale(ctx context.Context) error {
+func (c *Cluster) ClearStale(ctx context.Context) error {
 	file := filepath.Join(c.data, "postmaster.pid")
 	pid, err := readPID(file)
 	if errors.Is(err, os.ErrNotExist) {

@@ -1,0 +1,270 @@
+package up
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ambit.dev/ambit/internal/config"
+	"ambit.dev/ambit/internal/engines"
+	"ambit.dev/ambit/internal/engines/nomadagent"
+	"ambit.dev/ambit/internal/engines/pgcluster"
+	"ambit.dev/ambit/internal/processes"
+)
+
+// Database is the name of Ambit's database in its own Postgres.
+const Database = "ambit"
+
+// Start obtains and starts everything, in order, and returns when the server is
+// ready and, on the first start, the demonstration was shown. What was started
+// before an error runs on until Stop.
+func (i *Instance) Start(ctx context.Context) error {
+	began := time.Now()
+	if err := i.clearEarlier(ctx); err != nil {
+		return err
+	}
+	if !i.opts.EnginesOnly {
+		if err := errors.Join(
+			checkListen(ctx, "AMBIT_LISTEN", i.cfg.Listen),
+			checkListen(ctx, "AMBIT_NODE_LISTEN", i.cfg.NodeListen),
+		); err != nil {
+			return err
+		}
+	}
+	set, err := i.obtain(ctx)
+	if err != nil {
+		return err
+	}
+	for _, start := range []func(context.Context, *engines.Set) error{i.startPostgres, i.startClickHouse, i.startNomad} {
+		if err := start(ctx, set); err != nil {
+			return err
+		}
+	}
+	if i.opts.EnginesOnly {
+		i.showEngines()
+		return nil
+	}
+	if err := i.startServer(ctx); err != nil {
+		return err
+	}
+	i.log.InfoContext(ctx, "ready", "took", time.Since(began).Round(100*time.Millisecond), "console", i.cfg.PublicURL)
+	return i.demonstrateOnce(ctx)
+}
+
+// obtain brings the engines that are not outside ones.
+func (i *Instance) obtain(ctx context.Context) (*engines.Set, error) {
+	names := []engines.Name{engines.QEMU, engines.Kernel, engines.Rootfs}
+	if !i.cfg.PostgresURL.IsSet() {
+		names = append(names, engines.Postgres)
+	}
+	if !i.cfg.ClickHouseURL.IsSet() {
+		names = append(names, engines.ClickHouse)
+	}
+	if !i.cfg.NomadAddr.IsSet() {
+		names = append(names, engines.Nomad)
+	}
+	set, err := engines.Obtain(ctx, engines.Options{CacheDir: i.cfg.CacheDir, Out: os.Stderr}, names...)
+	if err != nil {
+		return nil, err
+	}
+	// What was set by hand stays.
+	for field, found := range map[*string]string{
+		&i.cfg.QEMU: set.QEMU, &i.cfg.KernelImage: set.Vmlinux, &i.cfg.KernelModules: set.KernelModules, &i.cfg.Rootfs: set.RootfsErofs,
+	} {
+		if *field == "" {
+			*field = found
+		}
+	}
+	return set, nil
+}
+
+func (i *Instance) startPostgres(ctx context.Context, set *engines.Set) error {
+	if i.cfg.PostgresURL.IsSet() {
+		i.log.InfoContext(ctx, "using the outside Postgres", "url", i.cfg.PostgresURL)
+		return nil
+	}
+	cluster, err := pgcluster.Prepare(ctx, set.PostgresBinDir, i.path("postgres"), pgcluster.Options{})
+	if err != nil {
+		return err
+	}
+	stream, err := i.stream(postgresName, slog.LevelWarn)
+	if err != nil {
+		return err
+	}
+	err = i.supervisor.Start(ctx, processes.Spec{
+		Name: postgresName, Output: stream,
+		Command: func(ctx context.Context) (*exec.Cmd, error) {
+			// After a crash its last backends may still hold its memory.
+			if err := cluster.ClearStale(ctx); err != nil {
+				return nil, err
+			}
+			cmd := cluster.Command()
+			cmd.Env = append(cmd.Env, i.marker())
+			return cmd, nil
+		},
+		Ready: cluster.Ready, ReadyWithin: time.Minute,
+		StopSignal: pgcluster.StopSignal, StopWithin: engineStop,
+	})
+	if err != nil {
+		return err
+	}
+	if err := ensureDatabase(ctx, cluster.URL()); err != nil {
+		return err
+	}
+	i.cfg.PostgresURL = config.Address(cluster.DatabaseURL(Database))
+	i.log.InfoContext(ctx, "postgres is ready", "port", cluster.Port(), "pid", i.supervisor.PID(postgresName))
+	return nil
+}
+
+func ensureDatabase(ctx context.Context, url string) error {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return fmt.Errorf("connecting to our own Postgres: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var there bool
+	if err := conn.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", Database).Scan(&there); err != nil {
+		return fmt.Errorf("looking for the database: %w", err)
+	}
+	if there {
+		return nil
+	}
+	if _, err := conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{Database}.Sanitize()); err != nil {
+		return fmt.Errorf("making the database: %w", err)
+	}
+	return nil
+}
+
+func (i *Instance) startClickHouse(ctx context.Context, set *engines.Set) error {
+	if i.cfg.ClickHouseURL.IsSet() {
+		i.log.InfoContext(ctx, "using the outside ClickHouse", "url", i.cfg.ClickHouseURL)
+		return nil
+	}
+	socket, err := i.socketPath("clickhouse.sock")
+	if err != nil {
+		return err
+	}
+	stream, err := i.stream(clickhouseName, slog.LevelWarn)
+	if err != nil {
+		return err
+	}
+	err = i.supervisor.Start(ctx, processes.Spec{
+		Name: clickhouseName, Output: stream,
+		Command: func(context.Context) (*exec.Cmd, error) {
+			cmd := exec.Command(i.opts.Binary, "embedded-clickhouse", //nolint:noctx // the supervisor ends it
+				"--data", i.path("clickhouse"), "--socket", socket, "--lib", set.LibChdb)
+			cmd.Env = i.baseEnvironment()
+			return cmd, nil
+		},
+		Ready:       func(ctx context.Context) error { return getOK(ctx, socket, "http://clickhouse/ping") },
+		ReadyWithin: time.Minute, StopWithin: engineStop,
+	})
+	if err != nil {
+		return err
+	}
+	i.cfg.ClickHouseURL = config.Address("unix://" + socket)
+	i.log.InfoContext(ctx, "clickhouse is ready", "pid", i.supervisor.PID(clickhouseName))
+	return nil
+}
+
+func (i *Instance) startNomad(ctx context.Context, set *engines.Set) error {
+	if i.cfg.NomadAddr.IsSet() {
+		i.log.InfoContext(ctx, "using the outside Nomad", "address", i.cfg.NomadAddr)
+		return nil
+	}
+	i.nomadDir = i.path("nomad")
+	agent, err := nomadagent.Prepare(ctx, set.Nomad, i.nomadDir, i.baseEnvironment())
+	if err != nil {
+		return err
+	}
+	stream, err := i.stream(nomadName, slog.LevelError)
+	if err != nil {
+		return err
+	}
+	err = i.supervisor.Start(ctx, processes.Spec{
+		Name: nomadName, Output: stream,
+		Command: func(context.Context) (*exec.Cmd, error) { return agent.Command(), nil },
+		Ready:   agent.Ready, ReadyWithin: time.Minute,
+		StopSignal: nomadagent.StopSignal, StopWithin: engineStop,
+		// Helpers of running tasks are in the agent's group: they must outlive
+		// an agent that died, so that the next one finds the tasks again.
+		LeaveGroup: true,
+	})
+	if err != nil {
+		return err
+	}
+	i.cfg.NomadAddr, i.cfg.NomadToken = config.Address(agent.URL()), config.Secret(agent.Token())
+	i.log.InfoContext(ctx, "nomad is ready", "address", i.cfg.NomadAddr, "pid", i.supervisor.PID(nomadName))
+	return nil
+}
+
+func (i *Instance) startServer(ctx context.Context) error {
+	stream, err := i.stream(serverName, i.cfg.LogLevel)
+	if err != nil {
+		return err
+	}
+	env := i.serverEnvironment()
+	err = i.supervisor.Start(ctx, processes.Spec{
+		Name: serverName, Output: stream,
+		Command: func(context.Context) (*exec.Cmd, error) {
+			cmd := exec.Command(i.opts.Binary, "serve", "--role", "all") //nolint:noctx // the supervisor ends it
+			cmd.Env = env
+			return cmd, nil
+		},
+		Ready: func(ctx context.Context) error { return getOK(ctx, "", "http://"+i.cfg.Listen+"/readyz") },
+		// The first start migrates both databases and builds the sandbox template.
+		ReadyWithin: 3 * time.Minute, StopWithin: serverStop,
+	})
+	if err != nil {
+		return err
+	}
+	i.log.InfoContext(ctx, "server is ready", "listen", i.cfg.Listen, "pid", i.supervisor.PID(serverName))
+	return nil
+}
+
+// showEngines prints how a server is pointed at what runs. It shows secrets:
+// that is what the flag asks for.
+func (i *Instance) showEngines() {
+	text := "\nThe engines run. To point a server at them:\n\n"
+	for _, kv := range i.cfg.Environ() {
+		for _, name := range []string{"AMBIT_POSTGRES_URL=", "AMBIT_CLICKHOUSE_URL=", "AMBIT_NOMAD_ADDR=", "AMBIT_NOMAD_TOKEN=", "AMBIT_INSTANCE="} {
+			if len(kv) > len(name) && kv[:len(name)] == name {
+				text += fmt.Sprintf("export %s'%s'\n", name, kv[len(name):])
+			}
+		}
+	}
+	i.output.Print(text + "\n")
+}
+
+// getOK asks for one page, over a unix socket when one is given, and wants 200.
+func getOK(ctx context.Context, socket, url string) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	transport := &http.Transport{DisableKeepAlives: true}
+	if socket != "" {
+		transport.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return err
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s answered %s", url, resp.Status)
+	}
+	return nil
+}
