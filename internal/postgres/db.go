@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"ambit.dev/ambit/internal/fault"
@@ -80,6 +81,11 @@ func openPool(ctx context.Context, cfg Config, role, password string) (*pgxpool.
 	pc.ConnConfig.RuntimeParams["application_name"] = "ambit " + role
 	// A transaction that a stuck process left open would hold row locks for ever.
 	pc.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = "60000"
+	pc.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+		// Times come out in UTC, whatever the zone of the machine: pgx would give them in the local one.
+		conn.TypeMap().RegisterType(&pgtype.Type{Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC}})
+		return nil
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, pc)
 	if err != nil {
 		return nil, fmt.Errorf("open a pool as %s: %w", role, err)
