@@ -24,7 +24,8 @@ CREATE TABLE users (
   name              text NOT NULL CHECK (length(name) <= 100),
   -- Set when a link that was mailed to the address came back, and by nothing else.
   email_verified_at timestamptz,
-  -- Whether this account may sign in only once its address is verified: so it is when mail could be sent at its sign-up.
+  -- Whether this account may sign in only once its address is verified: so it is when mail could be sent at its sign-up, until an
+  -- operator vouches for it.
   must_verify       boolean NOT NULL,
   created_at        timestamptz NOT NULL
 );
@@ -95,7 +96,7 @@ CREATE INDEX sign_ins_by_expiry ON sign_ins (expires_at);
 CREATE TABLE mail_tokens (
   token_sha256 bytea PRIMARY KEY CHECK (octet_length(token_sha256) = 32),
   user_id      text COLLATE "C" NOT NULL REFERENCES users ON DELETE CASCADE,
-  purpose      text NOT NULL CHECK (purpose IN ('verify', 'reset')),
+  purpose      text NOT NULL CHECK (purpose IN ('verify', 'reset', 'operator_reset')),
   created_at   timestamptz NOT NULL,
   expires_at   timestamptz NOT NULL,
   used_at      timestamptz
@@ -125,9 +126,10 @@ CREATE INDEX throttles_by_age ON throttles (last_at);
 CREATE FUNCTION ambit_blocked_until(attempts_before integer, last_at timestamptz, now timestamptz, forget_before timestamptz,
                                     free_attempts integer, first_seconds double precision, max_seconds double precision) RETURNS timestamptz
   LANGUAGE sql IMMUTABLE PARALLEL SAFE
-  AS $$ SELECT now + interval '1 second' * CASE
-    WHEN last_at < forget_before OR attempts_before + 1 < free_attempts THEN 0
-    ELSE least(max_seconds, first_seconds * power(2, least(attempts_before + 1 - free_attempts, 30))) END $$;
+  AS $$ SELECT CASE
+    -- Not "now": of two attempts at once, the one with the earlier clock would find itself blocked.
+    WHEN last_at < forget_before OR attempts_before + 1 < free_attempts THEN timestamptz 'epoch'
+    ELSE now + interval '1 second' * least(max_seconds, first_seconds * power(2, least(attempts_before + 1 - free_attempts, 30))) END $$;
 
 CREATE TABLE api_keys (
   org_id        text COLLATE "C" NOT NULL REFERENCES organizations,

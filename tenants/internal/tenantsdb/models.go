@@ -27,13 +27,3 @@ type Project struct {
 	UpdatedAt  time.Time
 	ArchivedAt *time.Time
 }
-
-type SigningKey struct {
-	ID            string
-	PublicJwk     []byte
-	SealedPrivate []byte
-	CreatedAt     time.Time
-	SignsFrom     time.Time
-	SignsUntil    *time.Time
-	RevokedAt     *time.Time
-}

@@ -24,6 +24,9 @@ SELECT id, email::text AS email, name, email_verified_at, must_verify, created_a
 -- name: RenameUser :execrows
 UPDATE users SET name = @name WHERE id = @id;
 
+-- name: WaiveVerification :exec
+UPDATE users SET must_verify = false WHERE id = @id;
+
 -- name: VerifyUser :exec
 UPDATE users SET email_verified_at = coalesce(email_verified_at, @now::timestamptz) WHERE id = @id;
 
@@ -68,11 +71,12 @@ INSERT INTO mail_tokens (token_sha256, user_id, purpose, created_at, expires_at)
 VALUES (@token_sha256, @user_id, @purpose, @created_at, @expires_at);
 
 -- name: GetMailToken :one
-SELECT purpose, expires_at, used_at FROM mail_tokens WHERE token_sha256 = @token_sha256 AND user_id = @user_id;
+SELECT purpose FROM mail_tokens
+WHERE token_sha256 = @token_sha256 AND user_id = @user_id AND used_at IS NULL AND expires_at > @now::timestamptz;
 
 -- name: UseMailToken :execrows
 UPDATE mail_tokens SET used_at = @now::timestamptz
-WHERE token_sha256 = @token_sha256 AND user_id = @user_id AND purpose = @purpose AND used_at IS NULL AND expires_at > @now::timestamptz;
+WHERE token_sha256 = @token_sha256 AND user_id = @user_id AND used_at IS NULL AND expires_at > @now::timestamptz;
 
 -- name: VoidMailTokens :exec
 UPDATE mail_tokens SET used_at = @now::timestamptz WHERE user_id = @user_id AND used_at IS NULL;
@@ -90,6 +94,9 @@ SELECT id, name, slug, version, created_at, updated_at FROM organizations WHERE 
 UPDATE organizations SET name = coalesce(sqlc.narg(name), name), version = version + 1, updated_at = @now
 WHERE id = @org_id AND (sqlc.narg(if_version)::bigint IS NULL OR version = sqlc.narg(if_version))
 RETURNING id, name, slug, version, created_at, updated_at;
+
+-- name: LockOrganization :one
+SELECT id FROM organizations WHERE id = @org_id FOR UPDATE;
 
 -- name: InsertMember :exec
 INSERT INTO members (org_id, id, user_id, role, created_at) VALUES (@org_id, @id, @user_id, @role, @created_at);
@@ -129,6 +136,9 @@ ORDER BY id LIMIT @max_rows;
 UPDATE projects SET name = @name, slug = @slug, version = version + 1, updated_at = @now
 WHERE org_id = @org_id AND id = @id
 RETURNING org_id, id, name, slug, version, created_at, updated_at, archived_at;
+
+-- name: CountActiveProjects :one
+SELECT count(*) FROM projects WHERE org_id = @org_id AND archived_at IS NULL;
 
 -- name: ArchiveProject :one
 UPDATE projects SET archived_at = @now::timestamptz, version = version + 1, updated_at = @now::timestamptz
@@ -195,7 +205,7 @@ WHERE k.org_id = u.org_id AND k.id = u.id;
 -- comes back while the subject is blocked.
 -- name: TakeAttempt :one
 INSERT INTO throttles AS t (subject, attempts, last_at, blocked_until)
-VALUES (@subject, 1, @now::timestamptz, @now::timestamptz)
+VALUES (@subject, 1, @now::timestamptz, 'epoch')
 ON CONFLICT (subject) DO UPDATE SET
   attempts = CASE WHEN t.last_at < @forget_before::timestamptz THEN 1 ELSE t.attempts + 1 END,
   last_at = @now::timestamptz,
@@ -210,7 +220,7 @@ SELECT blocked_until FROM throttles WHERE subject = @subject;
 DELETE FROM throttles WHERE subject = @subject;
 
 -- name: GiveAttemptBack :exec
-UPDATE throttles SET attempts = greatest(attempts - 1, 0), blocked_until = last_at WHERE subject = @subject;
+UPDATE throttles SET attempts = greatest(attempts - 1, 0), blocked_until = 'epoch' WHERE subject = @subject;
 
 -- name: SweepSignIns :execrows
 DELETE FROM sign_ins WHERE expires_at < @ended_before;
@@ -220,24 +230,3 @@ DELETE FROM mail_tokens WHERE expires_at < @ended_before;
 
 -- name: SweepThrottles :execrows
 DELETE FROM throttles WHERE last_at < @ended_before AND blocked_until < @ended_before;
-
--- name: ListSigningKeys :many
-SELECT id, public_jwk, sealed_private, created_at, signs_from, signs_until, revoked_at FROM signing_keys ORDER BY signs_from DESC, id DESC;
-
--- name: LockSigningKeys :exec
-SELECT pg_advisory_xact_lock(hashtext('ambit signing keys'));
-
--- name: InsertSigningKey :exec
-INSERT INTO signing_keys (id, public_jwk, sealed_private, created_at, signs_from) VALUES (@id, @public_jwk, @sealed_private, @created_at, @signs_from);
-
--- name: EndSigningKey :exec
-UPDATE signing_keys SET signs_until = @signs_until WHERE id = @id;
-
--- name: ResealSigningKey :exec
-UPDATE signing_keys SET sealed_private = @sealed_private WHERE id = @id;
-
--- name: DropPrivateHalves :execrows
-UPDATE signing_keys SET sealed_private = NULL WHERE sealed_private IS NOT NULL AND signs_until < @ended_before::timestamptz;
-
--- name: RevokeSigningKey :execrows
-UPDATE signing_keys SET revoked_at = coalesce(revoked_at, @now::timestamptz), sealed_private = NULL WHERE id = @id;

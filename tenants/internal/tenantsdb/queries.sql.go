@@ -60,30 +60,15 @@ func (q *Queries) BlockedUntil(ctx context.Context, subject []byte) (time.Time, 
 	return blocked_until, err
 }
 
-const dropPrivateHalves = `-- name: DropPrivateHalves :execrows
-UPDATE signing_keys SET sealed_private = NULL WHERE sealed_private IS NOT NULL AND signs_until < $1::timestamptz
+const countActiveProjects = `-- name: CountActiveProjects :one
+SELECT count(*) FROM projects WHERE org_id = $1 AND archived_at IS NULL
 `
 
-func (q *Queries) DropPrivateHalves(ctx context.Context, endedBefore time.Time) (int64, error) {
-	result, err := q.db.Exec(ctx, dropPrivateHalves, endedBefore)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
-}
-
-const endSigningKey = `-- name: EndSigningKey :exec
-UPDATE signing_keys SET signs_until = $1 WHERE id = $2
-`
-
-type EndSigningKeyParams struct {
-	SignsUntil *time.Time
-	ID         string
-}
-
-func (q *Queries) EndSigningKey(ctx context.Context, arg EndSigningKeyParams) error {
-	_, err := q.db.Exec(ctx, endSigningKey, arg.SignsUntil, arg.ID)
-	return err
+func (q *Queries) CountActiveProjects(ctx context.Context, orgID string) (int64, error) {
+	row := q.db.QueryRow(ctx, countActiveProjects, orgID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
 }
 
 const findKey = `-- name: FindKey :one
@@ -234,25 +219,21 @@ func (q *Queries) GetKeyBySecret(ctx context.Context, arg GetKeyBySecretParams) 
 }
 
 const getMailToken = `-- name: GetMailToken :one
-SELECT purpose, expires_at, used_at FROM mail_tokens WHERE token_sha256 = $1 AND user_id = $2
+SELECT purpose FROM mail_tokens
+WHERE token_sha256 = $1 AND user_id = $2 AND used_at IS NULL AND expires_at > $3::timestamptz
 `
 
 type GetMailTokenParams struct {
 	TokenSha256 []byte
 	UserID      string
+	Now         time.Time
 }
 
-type GetMailTokenRow struct {
-	Purpose   string
-	ExpiresAt time.Time
-	UsedAt    *time.Time
-}
-
-func (q *Queries) GetMailToken(ctx context.Context, arg GetMailTokenParams) (GetMailTokenRow, error) {
-	row := q.db.QueryRow(ctx, getMailToken, arg.TokenSha256, arg.UserID)
-	var i GetMailTokenRow
-	err := row.Scan(&i.Purpose, &i.ExpiresAt, &i.UsedAt)
-	return i, err
+func (q *Queries) GetMailToken(ctx context.Context, arg GetMailTokenParams) (string, error) {
+	row := q.db.QueryRow(ctx, getMailToken, arg.TokenSha256, arg.UserID, arg.Now)
+	var purpose string
+	err := row.Scan(&purpose)
+	return purpose, err
 }
 
 const getMemberRole = `-- name: GetMemberRole :one
@@ -415,7 +396,7 @@ func (q *Queries) GetUser(ctx context.Context, id string) (GetUserRow, error) {
 }
 
 const giveAttemptBack = `-- name: GiveAttemptBack :exec
-UPDATE throttles SET attempts = greatest(attempts - 1, 0), blocked_until = last_at WHERE subject = $1
+UPDATE throttles SET attempts = greatest(attempts - 1, 0), blocked_until = 'epoch' WHERE subject = $1
 `
 
 func (q *Queries) GiveAttemptBack(ctx context.Context, subject []byte) error {
@@ -634,29 +615,6 @@ func (q *Queries) InsertSignIn(ctx context.Context, arg InsertSignInParams) erro
 		arg.ExpiresAt,
 		arg.Address,
 		arg.UserAgent,
-	)
-	return err
-}
-
-const insertSigningKey = `-- name: InsertSigningKey :exec
-INSERT INTO signing_keys (id, public_jwk, sealed_private, created_at, signs_from) VALUES ($1, $2, $3, $4, $5)
-`
-
-type InsertSigningKeyParams struct {
-	ID            string
-	PublicJwk     []byte
-	SealedPrivate []byte
-	CreatedAt     time.Time
-	SignsFrom     time.Time
-}
-
-func (q *Queries) InsertSigningKey(ctx context.Context, arg InsertSigningKeyParams) error {
-	_, err := q.db.Exec(ctx, insertSigningKey,
-		arg.ID,
-		arg.PublicJwk,
-		arg.SealedPrivate,
-		arg.CreatedAt,
-		arg.SignsFrom,
 	)
 	return err
 }
@@ -1034,38 +992,6 @@ func (q *Queries) ListSignIns(ctx context.Context, arg ListSignInsParams) ([]Lis
 	return items, nil
 }
 
-const listSigningKeys = `-- name: ListSigningKeys :many
-SELECT id, public_jwk, sealed_private, created_at, signs_from, signs_until, revoked_at FROM signing_keys ORDER BY signs_from DESC, id DESC
-`
-
-func (q *Queries) ListSigningKeys(ctx context.Context) ([]SigningKey, error) {
-	rows, err := q.db.Query(ctx, listSigningKeys)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []SigningKey
-	for rows.Next() {
-		var i SigningKey
-		if err := rows.Scan(
-			&i.ID,
-			&i.PublicJwk,
-			&i.SealedPrivate,
-			&i.CreatedAt,
-			&i.SignsFrom,
-			&i.SignsUntil,
-			&i.RevokedAt,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const lockKey = `-- name: LockKey :one
 SELECT org_id, id, project_id, name, prefix, scopes, api_version, created_by, version, created_at, expires_at, last_used_at, revoked_at
 FROM api_keys WHERE org_id = $1 AND id = $2 FOR UPDATE
@@ -1113,6 +1039,17 @@ func (q *Queries) LockKey(ctx context.Context, arg LockKeyParams) (LockKeyRow, e
 	return i, err
 }
 
+const lockOrganization = `-- name: LockOrganization :one
+SELECT id FROM organizations WHERE id = $1 FOR UPDATE
+`
+
+func (q *Queries) LockOrganization(ctx context.Context, orgID string) (string, error) {
+	row := q.db.QueryRow(ctx, lockOrganization, orgID)
+	var id string
+	err := row.Scan(&id)
+	return id, err
+}
+
 const lockProject = `-- name: LockProject :one
 SELECT org_id, id, name, slug, version, created_at, updated_at, archived_at FROM projects WHERE org_id = $1 AND id = $2 FOR UPDATE
 `
@@ -1136,15 +1073,6 @@ func (q *Queries) LockProject(ctx context.Context, arg LockProjectParams) (Proje
 		&i.ArchivedAt,
 	)
 	return i, err
-}
-
-const lockSigningKeys = `-- name: LockSigningKeys :exec
-SELECT pg_advisory_xact_lock(hashtext('ambit signing keys'))
-`
-
-func (q *Queries) LockSigningKeys(ctx context.Context) error {
-	_, err := q.db.Exec(ctx, lockSigningKeys)
-	return err
 }
 
 const myMemberships = `-- name: MyMemberships :many
@@ -1244,20 +1172,6 @@ func (q *Queries) RenameUser(ctx context.Context, arg RenameUserParams) (int64, 
 	return result.RowsAffected(), nil
 }
 
-const resealSigningKey = `-- name: ResealSigningKey :exec
-UPDATE signing_keys SET sealed_private = $1 WHERE id = $2
-`
-
-type ResealSigningKeyParams struct {
-	SealedPrivate []byte
-	ID            string
-}
-
-func (q *Queries) ResealSigningKey(ctx context.Context, arg ResealSigningKeyParams) error {
-	_, err := q.db.Exec(ctx, resealSigningKey, arg.SealedPrivate, arg.ID)
-	return err
-}
-
 const revokeKey = `-- name: RevokeKey :one
 UPDATE api_keys SET revoked_at = $1::timestamptz, version = version + 1
 WHERE org_id = $2 AND id = $3
@@ -1343,23 +1257,6 @@ func (q *Queries) RevokeSignIn(ctx context.Context, arg RevokeSignInParams) (int
 	return result.RowsAffected(), nil
 }
 
-const revokeSigningKey = `-- name: RevokeSigningKey :execrows
-UPDATE signing_keys SET revoked_at = coalesce(revoked_at, $1::timestamptz), sealed_private = NULL WHERE id = $2
-`
-
-type RevokeSigningKeyParams struct {
-	Now time.Time
-	ID  string
-}
-
-func (q *Queries) RevokeSigningKey(ctx context.Context, arg RevokeSigningKeyParams) (int64, error) {
-	result, err := q.db.Exec(ctx, revokeSigningKey, arg.Now, arg.ID)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
-}
-
 const setPassword = `-- name: SetPassword :exec
 INSERT INTO passwords (user_id, hash, changed_at) VALUES ($1, $2, $3)
 ON CONFLICT (user_id) DO UPDATE SET hash = excluded.hash, changed_at = excluded.changed_at
@@ -1414,7 +1311,7 @@ func (q *Queries) SweepThrottles(ctx context.Context, endedBefore time.Time) (in
 
 const takeAttempt = `-- name: TakeAttempt :one
 INSERT INTO throttles AS t (subject, attempts, last_at, blocked_until)
-VALUES ($1, 1, $2::timestamptz, $2::timestamptz)
+VALUES ($1, 1, $2::timestamptz, 'epoch')
 ON CONFLICT (subject) DO UPDATE SET
   attempts = CASE WHEN t.last_at < $3::timestamptz THEN 1 ELSE t.attempts + 1 END,
   last_at = $2::timestamptz,
@@ -1590,23 +1487,17 @@ func (q *Queries) UpdateProject(ctx context.Context, arg UpdateProjectParams) (P
 
 const useMailToken = `-- name: UseMailToken :execrows
 UPDATE mail_tokens SET used_at = $1::timestamptz
-WHERE token_sha256 = $2 AND user_id = $3 AND purpose = $4 AND used_at IS NULL AND expires_at > $1::timestamptz
+WHERE token_sha256 = $2 AND user_id = $3 AND used_at IS NULL AND expires_at > $1::timestamptz
 `
 
 type UseMailTokenParams struct {
 	Now         time.Time
 	TokenSha256 []byte
 	UserID      string
-	Purpose     string
 }
 
 func (q *Queries) UseMailToken(ctx context.Context, arg UseMailTokenParams) (int64, error) {
-	result, err := q.db.Exec(ctx, useMailToken,
-		arg.Now,
-		arg.TokenSha256,
-		arg.UserID,
-		arg.Purpose,
-	)
+	result, err := q.db.Exec(ctx, useMailToken, arg.Now, arg.TokenSha256, arg.UserID)
 	if err != nil {
 		return 0, err
 	}
@@ -1638,5 +1529,14 @@ type VoidMailTokensParams struct {
 
 func (q *Queries) VoidMailTokens(ctx context.Context, arg VoidMailTokensParams) error {
 	_, err := q.db.Exec(ctx, voidMailTokens, arg.Now, arg.UserID)
+	return err
+}
+
+const waiveVerification = `-- name: WaiveVerification :exec
+UPDATE users SET must_verify = false WHERE id = $1
+`
+
+func (q *Queries) WaiveVerification(ctx context.Context, id string) error {
+	_, err := q.db.Exec(ctx, waiveVerification, id)
 	return err
 }

@@ -1,0 +1,168 @@
+package tenants
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ambit.dev/ambit/internal/fault"
+	"ambit.dev/ambit/internal/id"
+	"ambit.dev/ambit/internal/postgres"
+	"ambit.dev/ambit/tenants/internal/tenantsdb"
+)
+
+// Organization is a tenant.
+type Organization struct {
+	ID   id.Org
+	Name string
+	// Slug stands for it in the console's URLs, and is unique in the instance.
+	Slug string
+	// Version grows with each change, from 1.
+	Version   int64
+	CreatedAt time.Time
+	UpdatedAt time.Time
+}
+
+// Member is a person in an organisation.
+type Member struct {
+	ID              id.Member
+	UserID          id.User
+	Email           string
+	Name            string
+	EmailVerifiedAt *time.Time
+	Role            Role
+	CreatedAt       time.Time
+}
+
+var errSlugTaken = fault.New(fault.Conflict, "slug_is_taken", "This short name is taken. Choose another.")
+
+func init() {
+	postgres.RegisterConstraint("organizations_slug_is_taken", errSlugTaken)
+	postgres.RegisterConstraint("projects_slug_is_taken", errSlugTaken)
+}
+
+// CreateOrganization makes another organisation with a first project, owned by a person who has an account.
+func (s *Service) CreateOrganization(ctx context.Context, owner id.User, name string) (org Organization, first Project, err error) {
+	clean, bad := cleanName(name, "/name", true)
+	if bad != nil {
+		return Organization{}, Project{}, fault.InvalidFields(*bad)
+	}
+	err = s.as(ctx, owner, func(tx pgx.Tx, _ *tenantsdb.Queries) error {
+		org, first, err = s.createOrganizationTx(ctx, tx, owner, clean)
+		return err
+	})
+	return org, first, err
+}
+
+// createOrganizationTx leaves the transaction in the new organisation, so that the hook can write into it.
+func (s *Service) createOrganizationTx(ctx context.Context, tx pgx.Tx, owner id.User, name string) (Organization, Project, error) {
+	now := s.clock.Now()
+	org := Organization{ID: id.New[id.Org](), Name: name, Slug: slugOf(name, "organisation"), Version: 1, CreatedAt: now, UpdatedAt: now}
+	if err := postgres.SetOrg(ctx, tx, org.ID); err != nil {
+		return Organization{}, Project{}, err
+	}
+	wanted := org.Slug
+	err := untilFree(ctx, tx, func(attempt int, tx pgx.Tx) error {
+		if attempt > 0 {
+			org.Slug = withSuffix(wanted)
+		}
+		return tenantsdb.New(tx).InsertOrganization(ctx, tenantsdb.InsertOrganizationParams{ID: string(org.ID), Name: org.Name, Slug: org.Slug, CreatedAt: now})
+	})
+	if err != nil {
+		return Organization{}, Project{}, fmt.Errorf("insert an organisation: %w", err)
+	}
+	err = tenantsdb.New(tx).InsertMember(ctx, tenantsdb.InsertMemberParams{
+		OrgID: string(org.ID), ID: string(id.New[id.Member]()), UserID: string(owner), Role: string(RoleOwner), CreatedAt: now,
+	})
+	if err != nil {
+		return Organization{}, Project{}, fmt.Errorf("insert the owner: %w", err)
+	}
+	project, err := s.CreateProjectTx(ctx, tx, org.ID, CreateProject{Name: "Default"})
+	if err != nil {
+		return Organization{}, Project{}, err
+	}
+	if s.deps.OnOrganizationCreated != nil {
+		if err := s.deps.OnOrganizationCreated(ctx, tx, org); err != nil {
+			return Organization{}, Project{}, fmt.Errorf("what follows the making of an organisation: %w", err)
+		}
+	}
+	return org, project, nil
+}
+
+// untilFree tries an insert in savepoints of its own until its slug is not taken.
+func untilFree(ctx context.Context, tx pgx.Tx, insert func(attempt int, tx pgx.Tx) error) error {
+	for attempt := 0; ; attempt++ {
+		err := pgx.BeginFunc(ctx, tx, func(savepoint pgx.Tx) error { return postgres.Translate(insert(attempt, savepoint)) })
+		if !errors.Is(err, errSlugTaken) || attempt == 4 {
+			return err
+		}
+	}
+}
+
+// GetOrganization returns an organisation.
+func (s *Service) GetOrganization(ctx context.Context, org id.Org) (out Organization, err error) {
+	err = s.in(ctx, org, func(_ pgx.Tx, q *tenantsdb.Queries) error {
+		row, err := q.GetOrganization(ctx, string(org))
+		if err != nil {
+			return fmt.Errorf("read an organisation: %w", err)
+		}
+		out = organizationOf(row)
+		return nil
+	})
+	return out, err
+}
+
+// RenameOrganizationTx sets an organisation's name. Its slug stays, as it stands in links. ifVersion may be nil; when it is another than
+// the present one, the fault is precondition_failed.
+func (s *Service) RenameOrganizationTx(ctx context.Context, tx pgx.Tx, org id.Org, name string, ifVersion *int64) (Organization, error) {
+	clean, bad := cleanName(name, "/name", true)
+	if bad != nil {
+		return Organization{}, fault.InvalidFields(*bad)
+	}
+	q := tenantsdb.New(tx)
+	row, err := q.UpdateOrganization(ctx, tenantsdb.UpdateOrganizationParams{OrgID: string(org), Name: &clean, IfVersion: ifVersion, Now: s.clock.Now()})
+	if noRows(err) {
+		if _, err := q.GetOrganization(ctx, string(org)); err != nil {
+			return Organization{}, fmt.Errorf("read an organisation: %w", err)
+		}
+		return Organization{}, errVersion()
+	}
+	if err != nil {
+		return Organization{}, fmt.Errorf("rename an organisation: %w", err)
+	}
+	return organizationOf(row), nil
+}
+
+func organizationOf(r tenantsdb.Organization) Organization {
+	return Organization{ID: id.Org(r.ID), Name: r.Name, Slug: r.Slug, Version: r.Version, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt}
+}
+
+func errVersion() error {
+	return fault.New(fault.PreconditionFailed, "precondition_failed", "This was changed since you read it. Read it again, then decide.")
+}
+
+// ListMembers returns up to limit members in the order of joining, after the one with this id; an empty id begins at the first.
+func (s *Service) ListMembers(ctx context.Context, org id.Org, after id.Member, limit int) (out []Member, err error) {
+	err = s.in(ctx, org, func(_ pgx.Tx, q *tenantsdb.Queries) error {
+		rows, err := q.ListMembers(ctx, tenantsdb.ListMembersParams{OrgID: string(org), After: string(after), MaxRows: rowLimit(limit)})
+		if err != nil {
+			return fmt.Errorf("list members: %w", err)
+		}
+		for _, r := range rows {
+			out = append(out, Member{
+				ID: id.Member(r.ID), UserID: id.User(r.UserID), Email: r.Email, Name: r.Name,
+				EmailVerifiedAt: r.EmailVerifiedAt, Role: Role(r.Role), CreatedAt: r.CreatedAt,
+			})
+		}
+		return nil
+	})
+	return out, err
+}
+
+// maxRows bounds every list.
+const maxRows = 1001
+
+func rowLimit(limit int) int32 { return int32(min(max(limit, 1), maxRows)) }
