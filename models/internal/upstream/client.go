@@ -189,6 +189,12 @@ func (s *Stream) Close() {
 	}
 }
 
+// Drain reads what little may follow a reply's proper end, so that the connection can be used again. It gives up after a moment.
+func (s *Stream) Drain() {
+	s.idle.Reset(250 * time.Millisecond)
+	_, _ = io.Copy(io.Discard, io.LimitReader(s.body, 64<<10)) // whatever goes wrong here, the reply is whole
+}
+
 type idleReader struct{ s *Stream }
 
 // Read counts the idle time from the last byte that came.
