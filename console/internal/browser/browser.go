@@ -168,7 +168,7 @@ func (tab *Tab) JudgeHere(t *testing.T, name string, l Look) {
 	}
 }
 
-const findWidest = `[...document.body.querySelectorAll("*")].filter(e => e.getBoundingClientRect().right > innerWidth + 1).slice(0, 4).map(e => e.tagName + "." + e.className + " " + Math.round(e.getBoundingClientRect().right)).join(", ")`
+const findWidest = `[...document.body.querySelectorAll("*")].filter(e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1).slice(0, 4).map(e => e.tagName + "." + e.className + " " + Math.round(e.getBoundingClientRect().right)).join(", ")`
 
 func keep(ctx context.Context, t *testing.T, name string) {
 	t.Helper()

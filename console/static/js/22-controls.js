@@ -42,6 +42,13 @@
       if (e.clientX < r.left || e.clientX > r.right || e.clientY < r.top || e.clientY > r.bottom) e.target.close();
     }
     for (const m of document.querySelectorAll("details.menu[open]")) if (!m.contains(e.target)) m.removeAttribute("open");
+    // The row whose details the inspector is about to show.
+    const pick = e.target.closest("[data-pick], a[data-row]");
+    if (pick) {
+      const row = pick.closest("[data-row]");
+      for (const r of document.querySelectorAll("[data-row][aria-current]")) r.removeAttribute("aria-current");
+      row.setAttribute("aria-current", "true");
+    }
     const wrap = e.target.closest("[data-wrap]");
     if (wrap) wrap.setAttribute("aria-pressed", String(wrap.closest(".code").classList.toggle("wrapped")));
     if (e.target.closest("[data-dismiss]")) e.target.closest(".toast, .banner")?.remove();

@@ -79,28 +79,29 @@
   });
   if (paused) show("paused");
 
-  // Following: the window's end is kept in view only for somebody who is there.
+  // Following: the end is kept in view only for somebody who is there. On a wide screen a pane scrolls, on a phone the window.
   const jump = document.querySelector("[data-jump]");
-  const follow = (() => {
-    let there = true;
-    const list = document.querySelector("[data-follow]");
-    const count = () => list?.childElementCount ?? 0;
-    let had = 0;
-    const atEnd = () => innerHeight + scrollY >= document.documentElement.scrollHeight - 160;
-    return {
-      before() { there = atEnd(); had = count(); },
-      after() {
-        if (!list) return;
-        if (there) { scrollTo({ top: document.documentElement.scrollHeight }); fresh = 0; } else { fresh += Math.max(0, count() - had); }
-        if (jump) {
-          jump.hidden = fresh === 0;
-          if (fresh) jump.querySelector("[data-jump-count]").textContent = String(fresh);
-        }
-      },
-    };
-  })();
-  jump?.addEventListener("click", () => { fresh = 0; jump.hidden = true; scrollTo({ top: document.documentElement.scrollHeight, behavior: "smooth" }); });
-  addEventListener("scroll", () => {
-    if (fresh && innerHeight + scrollY >= document.documentElement.scrollHeight - 160) { fresh = 0; if (jump) jump.hidden = true; }
-  }, { passive: true });
+  const pane = document.querySelector("[data-scroller]");
+  const scroller = () => (pane && pane.scrollHeight > pane.clientHeight + 1 && getComputedStyle(pane).overflowY === "auto" ? pane : document.documentElement);
+  const atEnd = () => { const e = scroller(); return e.scrollTop + e.clientHeight >= e.scrollHeight - 120; };
+  const toEnd = () => { const e = scroller(); e.scrollTop = e.scrollHeight; };
+  const list = document.querySelector("[data-follow]");
+  const follow = {
+    there: true,
+    had: 0,
+    before() { this.there = atEnd(); this.had = list?.childElementCount ?? 0; },
+    after() {
+      if (!list) return;
+      if (this.there) { toEnd(); fresh = 0; } else fresh += Math.max(0, list.childElementCount - this.had);
+      if (!jump) return;
+      jump.hidden = fresh === 0;
+      if (fresh) jump.querySelector("[data-jump-count]").textContent = String(fresh);
+    },
+  };
+  jump?.addEventListener("click", () => { fresh = 0; jump.hidden = true; toEnd(); });
+  const seen = () => { if (fresh && atEnd()) { fresh = 0; if (jump) jump.hidden = true; } };
+  addEventListener("scroll", seen, { passive: true });
+  pane?.addEventListener("scroll", seen, { passive: true });
+  // A page about something at work opens at its end, unless the address names a place in it.
+  if (list && !location.hash && !new URLSearchParams(location.search).has("step")) toEnd();
 })();
