@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -68,7 +69,7 @@ func newEngine(ctx context.Context, extraFlags []string) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	bin, err := build(ctx)
+	bin, err := build(ctx, enginePackage)
 	if err != nil {
 		return nil, err
 	}
@@ -200,9 +201,19 @@ func (e *Engine) end(sig syscall.Signal) error {
 	return err
 }
 
-// build makes the engine's process: without cgo and without the race detector,
-// as in production, whatever the test itself was built with.
-func build(ctx context.Context) (string, error) {
+// Build makes a program of the given package and returns its path. It is built
+// like the engine's process: without cgo and without the race detector, as in
+// production, whatever the test itself was built with.
+func Build(t testing.TB, pkg string) string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	bin, err := build(ctx, pkg)
+	require.NoError(t, err)
+	return bin
+}
+
+func build(ctx context.Context, pkg string) (string, error) {
 	dir := filepath.Join(config.CacheDir(), "test-clickhouse")
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // a binary for everybody
 		return "", err
@@ -215,8 +226,8 @@ func build(ctx context.Context) (string, error) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return "", fmt.Errorf("wait for another build of the ClickHouse engine's process: %w", err)
 	}
-	bin := filepath.Join(dir, "engine")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", bin, enginePackage)
+	bin := filepath.Join(dir, path.Base(pkg))
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", bin, pkg) //nolint:gosec // packages of this module
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the ClickHouse engine's process: %w\n%s", err, out)

@@ -7,6 +7,8 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -216,4 +218,46 @@ func TestHTTP(t *testing.T) {
 		status, _, _ := post(t, "play", strings.NewReader(""))
 		require.Equal(t, 404, status)
 	})
+}
+
+// TestGoKeepsItsSignals runs a program that recovers from nil dereferences while
+// the engine is loaded and connections come and go.
+func TestGoKeepsItsSignals(t *testing.T) {
+	bin := clickhousetest.Build(t, "ambit.dev/ambit/internal/clickhouse/embedded/testdata/nilderef")
+	dir, err := os.MkdirTemp("", "ambit-ch-")
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, os.RemoveAll(dir)) })
+	out, err := exec.CommandContext(t.Context(), bin, "-lib", clickhousetest.Library(t), "-dir", dir).CombinedOutput() //nolint:gosec // built above
+	require.NoError(t, err, string(out))
+	t.Log(strings.TrimSpace(string(out)))
+}
+
+func TestWrongLibraries(t *testing.T) {
+	engine := clickhousetest.Build(t, "ambit.dev/ambit/internal/clickhouse/embedded/testdata/engine")
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(dir+"/text.so", []byte(strings.Repeat("not an object at all ", 10)), 0o600))
+	for name, c := range map[string]struct{ lib, says string }{
+		"missing":     {dir + "/none.so", "no such file"},
+		"a directory": {dir, "is not a file"},
+		"no library":  {dir + "/text.so", "invalid ELF header"},
+		"another":     {libc(t), "too old or not libchdb"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out, err := exec.CommandContext(t.Context(), engine, "--lib", c.lib, "--data", t.TempDir(), "--socket", dir+"/s").CombinedOutput() //nolint:gosec // built above
+			require.Error(t, err)
+			require.Contains(t, string(out), c.says)
+		})
+	}
+	out, err := exec.CommandContext(t.Context(), engine, "--lib", "x", "--data", dir, "--socket", "/tmp/"+strings.Repeat("x", 120)).CombinedOutput() //nolint:gosec // built above
+	require.Error(t, err)
+	require.Contains(t, string(out), "at most 107")
+}
+
+// libc is some shared library that is not the engine.
+func libc(t *testing.T) string {
+	t.Helper()
+	found, err := filepath.Glob("/lib/*/libc.so.6")
+	require.NoError(t, err)
+	require.NotEmpty(t, found)
+	return found[0]
 }

@@ -58,6 +58,9 @@ type Options struct {
 // the socket cannot be made. It returns nil after an orderly end.
 func Serve(ctx context.Context, o Options) error {
 	o = o.withDefaults()
+	if len(o.Socket) > maxSocketPath {
+		return fmt.Errorf("the socket's path %s has %d bytes, and at most %d fit", o.Socket, len(o.Socket), maxSocketPath)
+	}
 	if err := os.MkdirAll(o.DataDir, 0o700); err != nil {
 		return fmt.Errorf("make the data directory: %w", err)
 	}
@@ -192,9 +195,6 @@ func describe(conn *connection) (version, zone string, err error) {
 const maxSocketPath = 107
 
 func listen(ctx context.Context, socket string) (net.Listener, error) {
-	if len(socket) > maxSocketPath {
-		return nil, fmt.Errorf("the socket's path %s has %d bytes, and at most %d fit", socket, len(socket), maxSocketPath)
-	}
 	if err := os.MkdirAll(filepath.Dir(socket), 0o700); err != nil {
 		return nil, fmt.Errorf("make the socket's directory: %w", err)
 	}
