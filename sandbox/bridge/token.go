@@ -31,6 +31,7 @@ const (
 	UseEnd    Use = "end"
 
 	UseExec    Use = "exec"
+	UseAttach  Use = "attach"
 	UseRead    Use = "read"
 	UseWrite   Use = "write"
 	UseSave    Use = "save"
@@ -232,7 +233,7 @@ func (c Claims) Allows(req guest.Request) error {
 	if body.Epoch != nil && *body.Epoch != c.Epoch {
 		return fmt.Errorf("%w: it is of epoch %d, the request of %d", ErrToken, c.Epoch, *body.Epoch)
 	}
-	if c.EffectKey != body.EffectKey && (c.Use == UseExec || body.EffectKey != "") {
+	if c.EffectKey != body.EffectKey && (c.Use == UseExec || c.Use == UseAttach || body.EffectKey != "") {
 		return fmt.Errorf("%w: it is for another effect", ErrToken)
 	}
 	for _, op := range guestOps[c.Use] {
@@ -244,7 +245,10 @@ func (c Claims) Allows(req guest.Request) error {
 }
 
 var guestOps = map[Use][]guest.Op{
-	UseExec:    {guest.OpExec, guest.OpAttach, guest.OpSignal, guest.OpReadOutput},
+	UseExec: {guest.OpExec, guest.OpAttach, guest.OpSignal, guest.OpReadOutput},
+	// Attaching starts nothing, so it needs no admission: a new worker comes for
+	// what the one before had begun.
+	UseAttach:  {guest.OpAttach, guest.OpSignal, guest.OpReadOutput},
 	UseRead:    {guest.OpReadFile, guest.OpList, guest.OpStat},
 	UseWrite:   {guest.OpWriteFile, guest.OpRemove, guest.OpReadFile, guest.OpStat, guest.OpList},
 	UseSave:    {guest.OpSave},

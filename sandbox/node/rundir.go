@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -76,7 +77,7 @@ func sweepOne(dir string, log *slog.Logger) error {
 	if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil { //nolint:gosec // a descriptor is small
 		return nil // its allocation lives
 	}
-	killed := killNamed(dir)
+	killed := killNamed(filepath.Base(dir))
 	log.Warn("cleared away what a killed allocation left", "dir", dir, "processes", killed)
 	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("remove a leftover run directory: %w", err)
@@ -87,21 +88,27 @@ func sweepOne(dir string, log *slog.Logger) error {
 	return nil
 }
 
-// killNamed kills every process that has a path below dir among its arguments.
-// The directory's name holds a sandbox's id, which no other process has.
-func killNamed(dir string) (killed int) {
+// engines are the programs, by the start of their name, that run machines.
+var engines = []string{"qemu-", "firecracker", "runsc"}
+
+// killNamed kills the machine of a sandbox: an engine's process that has the
+// sandbox's id, which nothing else has, among its arguments.
+func killNamed(sandboxID string) (killed int) {
 	procs, err := os.ReadDir("/proc")
 	if err != nil {
 		return 0
 	}
-	needle := []byte(dir + "/")
 	for _, p := range procs {
 		pid, err := strconv.Atoi(p.Name())
-		if err != nil || pid == os.Getpid() {
+		if err != nil {
+			continue
+		}
+		comm, err := os.ReadFile(filepath.Join("/proc", p.Name(), "comm"))
+		if err != nil || !slices.ContainsFunc(engines, func(e string) bool { return strings.HasPrefix(string(comm), e) }) {
 			continue
 		}
 		args, err := os.ReadFile(filepath.Join("/proc", p.Name(), "cmdline"))
-		if err == nil && bytes.Contains(args, needle) && unix.Kill(pid, unix.SIGKILL) == nil {
+		if err == nil && bytes.Contains(args, []byte(sandboxID)) && unix.Kill(pid, unix.SIGKILL) == nil {
 			killed++
 		}
 	}
