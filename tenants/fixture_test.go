@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/url"
+	"sync"
 	"testing"
 	"time"
 
@@ -33,19 +34,41 @@ const password = "correct horse battery"
 
 var here = tenants.Origin{Address: "192.0.2.7", UserAgent: "Test/1.0"}
 
+// stillClock moves only when it is told to, so that no wait depends on how fast the machine is.
+type stillClock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (c *stillClock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *stillClock) Advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+func (c *stillClock) Sleep(context.Context, time.Duration) error {
+	panic("nothing here sleeps by the clock")
+}
+
 // fixture is a service on a database of its own. smtp is nil where no mail can be sent.
 type fixture struct {
 	*tenants.Service
 	db    *postgres.DB
 	owner string
-	hands *clock.Offset
+	hands *stillClock
 	deps  tenants.Deps
 	smtp  *mailtest.Server
 }
 
 func newFixture(t *testing.T, change ...func(*tenants.Deps)) *fixture {
 	t.Helper()
-	f := &fixture{hands: clock.NewOffset(0)}
+	f := &fixture{hands: &stillClock{now: clock.System().Now()}}
 	f.db, f.owner = dbtest.NewWithOwner(t)
 	sealer, err := seal.Open(seal.NewKey(), "")
 	require.NoError(t, err)
