@@ -22,7 +22,7 @@ const longestLine = 64 << 10
 const keptLines = 30
 
 // usualName is the width of the names' column unless a longer one comes.
-const usualName = 10
+const usualName = 12
 
 // largestLog is when a log file is put aside at the next start.
 const largestLog = 32 << 20

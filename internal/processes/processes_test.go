@@ -277,11 +277,11 @@ func TestOutputShowsLinesUnderTheirNames(t *testing.T) {
 	write(server, `{"@level":"error","@message":"no leader","@timestamp":"x","@module":"client"}`+"\n")
 	write(server, "panic: oh\n{not json\n")
 	require.Equal(t, strings.Join([]string{
-		`03:04:05 postgres   ERROR disk is full`,
-		`03:04:05 server     WARN  slow query  took=1.5s session=ses_1 note="two words"`,
-		`03:04:05 server     ERROR no leader`,
-		`03:04:05 server     INFO  panic: oh`,
-		`03:04:05 server     INFO  {not json`,
+		`03:04:05 postgres     ERROR disk is full`,
+		`03:04:05 server       WARN  slow query  took=1.5s session=ses_1 note="two words"`,
+		`03:04:05 server       ERROR no leader`,
+		`03:04:05 server       INFO  panic: oh`,
+		`03:04:05 server       INFO  {not json`,
 		``,
 	}, "\n"), b.String())
 	require.Equal(t, 3, strings.Count(file.String(), "\n"), "the file has all lines")

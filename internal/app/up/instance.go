@@ -45,10 +45,11 @@ type Instance struct {
 
 // The children's names.
 const (
-	postgresName   = "postgres"
-	clickhouseName = "clickhouse"
-	nomadName      = "nomad"
-	serverName     = "server"
+	postgresName    = "postgres"
+	clickhouseName  = "clickhouse"
+	nomadName       = "nomad"
+	nomadClientName = "nomad-client"
+	serverName      = "server"
 )
 
 // Open takes the data directory for this process. It fails when another one

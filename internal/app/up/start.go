@@ -181,28 +181,38 @@ func (i *Instance) startNomad(ctx context.Context, set *engines.Set) error {
 		return nil
 	}
 	i.nomadDir = i.path("nomad")
-	agent, err := nomadagent.Prepare(ctx, set.Nomad, i.nomadDir, i.baseEnvironment())
+	pair, err := nomadagent.Prepare(ctx, set.Nomad, i.nomadDir, i.baseEnvironment())
 	if err != nil {
 		return err
 	}
-	stream, err := i.stream(nomadName, slog.LevelError)
-	if err != nil {
-		return err
+	for _, agent := range []struct {
+		name    string
+		command func() *exec.Cmd
+		ready   func(context.Context) error
+	}{
+		{nomadName, pair.ServerCommand, pair.ServerReady},
+		{nomadClientName, pair.ClientCommand, pair.ClientReady},
+	} {
+		stream, err := i.stream(agent.name, slog.LevelError)
+		if err != nil {
+			return err
+		}
+		err = i.supervisor.Start(ctx, processes.Spec{
+			Name: agent.name, Output: stream,
+			Command: func(context.Context) (*exec.Cmd, error) { return agent.command(), nil },
+			Ready:   agent.ready, ReadyWithin: time.Minute,
+			StopSignal: nomadagent.StopSignal, StopWithin: engineStop,
+			// Helpers of running tasks are in the client's group: they must
+			// outlive a client that died, so that the next finds the tasks again.
+			LeaveGroup: true,
+		})
+		if err != nil {
+			return err
+		}
 	}
-	err = i.supervisor.Start(ctx, processes.Spec{
-		Name: nomadName, Output: stream,
-		Command: func(context.Context) (*exec.Cmd, error) { return agent.Command(), nil },
-		Ready:   agent.Ready, ReadyWithin: time.Minute,
-		StopSignal: nomadagent.StopSignal, StopWithin: engineStop,
-		// Helpers of running tasks are in the agent's group: they must outlive
-		// an agent that died, so that the next one finds the tasks again.
-		LeaveGroup: true,
-	})
-	if err != nil {
-		return err
-	}
-	i.cfg.NomadAddr, i.cfg.NomadToken = config.Address(agent.URL()), config.Secret(agent.Token())
-	i.log.InfoContext(ctx, "nomad is ready", "address", i.cfg.NomadAddr, "pid", i.supervisor.PID(nomadName))
+	i.cfg.NomadAddr, i.cfg.NomadToken = config.Address(pair.URL()), config.Secret(pair.Token())
+	i.log.InfoContext(ctx, "nomad is ready", "address", i.cfg.NomadAddr,
+		"pid", i.supervisor.PID(nomadName), "client_pid", i.supervisor.PID(nomadClientName))
 	return nil
 }
 

@@ -22,6 +22,8 @@ const (
 func (i *Instance) Stop() error {
 	began := time.Now()
 	errServer := i.supervisor.Stop(serverName)
+	// Nomad's client before its server, or it complains.
+	errClient := i.supervisor.Stop(nomadClientName)
 	errEngines := i.supervisor.StopAll()
 
 	// Tasks of Nomad live in groups of their own, and the server has ended
@@ -37,7 +39,7 @@ func (i *Instance) Stop() error {
 		errMounts = processes.UnmountBelow(i.nomadDir)
 	}
 	var problems []error
-	for _, err := range []error{errServer, errEngines, errSweep, errMounts} {
+	for _, err := range []error{errServer, errClient, errEngines, errSweep, errMounts} {
 		if err != nil {
 			problems = append(problems, err)
 			i.log.Warn("while stopping", "error", err)

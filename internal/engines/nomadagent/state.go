@@ -11,8 +11,46 @@ import (
 	"strings"
 )
 
-// Ready says whether the agent's node can be given work.
-func (a *Agent) Ready(ctx context.Context) error { return NodeReady(ctx, a.URL(), a.token) }
+// ServerReady says whether a client can register. On the very first start it
+// switches access control on, so that not every program of this machine may run
+// tasks as root.
+func (p *Pair) ServerReady(ctx context.Context) error {
+	if err := p.bootstrap(ctx); err != nil {
+		return err
+	}
+	// The server opens its keyring in the background, and a client that comes
+	// before that is refused and asks again only after 15 to 30 seconds. The
+	// public keys can't be told before it is open.
+	var keys struct {
+		Keys []json.RawMessage `json:"keys"`
+	}
+	if err := call(ctx, http.MethodGet, p.URL(), "/.well-known/jwks.json", "", nil, &keys); err != nil {
+		return err
+	}
+	if len(keys.Keys) == 0 {
+		return errors.New("the keyring is not there yet")
+	}
+	return nil
+}
+
+// ClientReady says whether the client can be given work. That the server calls
+// its node ready would not do: it may speak of an earlier run.
+func (p *Pair) ClientReady(ctx context.Context) error {
+	var self struct {
+		Stats struct {
+			Client struct {
+				TTL string `json:"heartbeat_ttl"`
+			} `json:"client"`
+		} `json:"stats"`
+	}
+	if err := call(ctx, http.MethodGet, address(p.ports.ClientHTTP), "/v1/agent/self", p.token, nil, &self); err != nil {
+		return err
+	}
+	if ttl := self.Stats.Client.TTL; ttl == "" || ttl == "0s" {
+		return errors.New("the client has not registered yet")
+	}
+	return NodeReady(ctx, p.URL(), p.token)
+}
 
 // NodeReady asks any Nomad whether at least one node is ready and eligible.
 func NodeReady(ctx context.Context, address, token string) error {
@@ -51,27 +89,13 @@ func Version(ctx context.Context, address, token string) (string, error) {
 	return self.Config.Version.Version, err
 }
 
-func (a *Agent) bootstrap(ctx context.Context) error {
-	err := call(ctx, http.MethodPost, a.URL(), "/v1/acl/bootstrap", "", map[string]string{"BootstrapSecret": a.token}, nil)
+func (p *Pair) bootstrap(ctx context.Context) error {
+	err := call(ctx, http.MethodPost, p.URL(), "/v1/acl/bootstrap", "", map[string]string{"BootstrapSecret": p.token}, nil)
 	var refused *statusError
-	// Our own earlier try may have come through without its answer.
 	if errors.As(err, &refused) && strings.Contains(refused.text, "already done") {
 		return nil
 	}
 	return err
-}
-
-func (a *Agent) keyringReady(ctx context.Context) error {
-	var keys []struct{ State string }
-	if err := call(ctx, http.MethodGet, a.URL(), "/v1/operator/keyring/keys", a.token, nil, &keys); err != nil {
-		return err
-	}
-	for _, k := range keys {
-		if k.State == "active" {
-			return nil
-		}
-	}
-	return errors.New("the keyring is not there yet")
 }
 
 type statusError struct {
