@@ -26,6 +26,8 @@ var ErrFenced = fault.New(fault.Conflict, "fenced", "This worker's lease on the 
 type Entry struct {
 	Step    id.Step
 	Payload Payload
+	// ID is the event's id where it was given out before, with a preview; empty makes a new one.
+	ID id.Event
 }
 
 // Of makes an entry that belongs to no step.
@@ -143,8 +145,11 @@ func (l *Locked) Append(ctx context.Context, now time.Time, entries ...Entry) ([
 		if err != nil {
 			return nil, fmt.Errorf("write a %s: %w", entry.Payload.EventType(), err)
 		}
+		if entry.ID == "" {
+			entry.ID = id.New[id.Event]()
+		}
 		e := Event{
-			ID: id.New[id.Event](), Type: entry.Payload.EventType(), Seq: l.LastSeq + 1, Session: l.ID, Step: entry.Step, Epoch: l.Epoch,
+			ID: entry.ID, Type: entry.Payload.EventType(), Seq: l.LastSeq + 1, Session: l.ID, Step: entry.Step, Epoch: l.Epoch,
 			SchemaVersion: SchemaVersion, CreatedAt: now, Payload: payload,
 		}
 		if err := l.Apply(e); err != nil {

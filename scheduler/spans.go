@@ -1,0 +1,114 @@
+package scheduler
+
+import (
+	"encoding/json"
+	"time"
+
+	"ambit.dev/ambit/journal"
+)
+
+// rootSpan is the span of the whole session. It is written anew whenever the session begins or ends to work; the newest record holds.
+func rootSpan(l *journal.Locked, now time.Time) journal.Span {
+	s := newSpan(l, journal.SpanID(string(l.ID)), "", "invoke_agent "+l.Agent.Name, journal.OperationInvokeAgent, l.CreatedAt, now)
+	// No usage and no cost: the steps carry them, each once, and the session's sum follows from them.
+	s.RequestModel = l.Agent.Model
+	s.Seq = l.LastSeq + 1
+	if l.StopReason != nil {
+		s.Attributes["ambit.stop_reason"] = l.StopReason.Type
+		s.Status = journal.SpanOK
+		switch l.StopReason.Type {
+		case journal.StopFailed, journal.StopRetriesExhausted:
+			s.Status, s.ErrorType = journal.SpanError, l.StopReason.Type
+			if l.StopReason.Error != nil {
+				s.ErrorMessage = l.StopReason.Error.Message
+			}
+		}
+	}
+	return s
+}
+
+func newSpan(l *journal.Locked, spanID, parent, name string, op journal.Operation, from, to time.Time) journal.Span {
+	return journal.Span{
+		TraceID: journal.TraceID(string(l.ID)), SpanID: spanID, ParentSpanID: parent, Name: name, Operation: op,
+		AgentID: string(l.Agent.ID), AgentName: l.Agent.Name, AgentVersion: int64(l.Agent.Version), Principal: l.By.ID,
+		StartTime: from, EndTime: to, Status: journal.SpanUnset, Attributes: map[string]string{}, Usage: map[string]int64{},
+	}
+}
+
+func stepSpan(l *journal.Locked, step journal.Step, name string, op journal.Operation, settled journal.StepSettled, now time.Time) journal.Span {
+	s := newSpan(l, journal.SpanID(string(step.ID)), journal.SpanID(string(l.ID)), name, op, step.IntendedAt, now)
+	s.StepID, s.Seq, s.HoldID = string(step.ID), l.LastSeq+1, string(step.Hold)
+	s.CostNanos, s.LedgerEntryID = int64(settled.Cost), string(settled.Entry)
+	s.Usage = spanUsage(settled.Usage)
+	switch settled.Outcome {
+	case journal.Succeeded:
+		s.Status = journal.SpanOK
+	case journal.Failed:
+		s.Status = journal.SpanError
+	}
+	if settled.Error != nil {
+		s.ErrorType, s.ErrorMessage = settled.Error.Code, settled.Error.Message
+	}
+	s.Attributes["ambit.outcome"] = settled.Outcome
+	s.Attributes["ambit.effect_key"] = step.EffectKey
+	s.Decision = journal.Admitted
+	return s
+}
+
+func unknownSpan(l *journal.Locked, step journal.Step, settled journal.StepSettled, now time.Time) journal.Span {
+	op, name := journal.OperationExecuteTool, "execute_tool "+step.Name
+	if step.Kind == journal.KindModelCall {
+		op, name = journal.OperationChat, "chat "+step.Name
+	}
+	s := stepSpan(l, step, name, op, settled, now)
+	if op == journal.OperationChat {
+		s.RequestModel, s.Provider = step.Name, providerOf(step.Name)
+	} else {
+		s.ToolName = step.Name
+	}
+	return s
+}
+
+// spanUsage counts as OpenTelemetry does: there, input tokens include cached ones and output tokens include reasoning.
+func spanUsage(u journal.Usage) map[string]int64 {
+	out := map[string]int64{}
+	for name, n := range map[string]int64{
+		journal.UsageInputTokens:      u.InputTokens + u.CacheReadTokens + u.CacheWriteTokens,
+		journal.UsageOutputTokens:     u.OutputTokens + u.ReasoningTokens,
+		journal.UsageCacheReadTokens:  u.CacheReadTokens,
+		journal.UsageCacheWriteTokens: u.CacheWriteTokens,
+		journal.UsageReasoningTokens:  u.ReasoningTokens,
+		"sandbox_ms":                  u.SandboxMillis,
+	} {
+		if n > 0 {
+			out[name] = n
+		}
+	}
+	return out
+}
+
+func reasons(rs []journal.Reason) []string {
+	out := make([]string, len(rs))
+	for i, r := range rs {
+		out[i] = r.Rule + ": " + r.Message
+	}
+	return out
+}
+
+func body(v any) journal.SpanBody {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return journal.SpanBody{}
+	}
+	return journal.NewSpanBody(b)
+}
+
+func providerOf(model string) string {
+	for i := range len(model) {
+		if model[i] == '/' {
+			return model[:i]
+		}
+	}
+	return ""
+}
+
