@@ -143,8 +143,8 @@ type Block struct {
 // Text makes content of one block of text.
 func Text(s string) []Block { return []Block{{Type: "text", Text: s}} }
 
-// Usage counts what was used. Each token is in one count only: input tokens exclude cached ones, output tokens exclude reasoning where the
-// provider tells them apart.
+// Usage counts what was used. Each token is in one count only: input tokens exclude cached ones. Reasoning tokens are a part of the output
+// tokens, not further ones.
 type Usage struct {
 	InputTokens      int64 `json:"input_tokens"`
 	OutputTokens     int64 `json:"output_tokens"`
@@ -169,7 +169,7 @@ func (u *Usage) Add(v Usage) {
 
 // Tokens is all tokens, each once.
 func (u Usage) Tokens() int64 {
-	return u.InputTokens + u.OutputTokens + u.CacheReadTokens + u.CacheWriteTokens + u.ReasoningTokens
+	return u.InputTokens + u.OutputTokens + u.CacheReadTokens + u.CacheWriteTokens
 }
 
 // Limits bound a session. Zero or nil means no limit of that kind beyond the platform's own.

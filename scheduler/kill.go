@@ -18,12 +18,12 @@ import (
 
 // KillReceipt says what a kill did, and when each part of it was true. Amounts are integer nano-dollars.
 type KillReceipt struct {
-	ID          id.Receipt      `json:"id"`
-	Session     id.Session      `json:"session_id"`
-	Epoch       int64           `json:"epoch"`
+	ID          id.Receipt    `json:"id"`
+	Session     id.Session    `json:"session_id"`
+	Epoch       int64         `json:"epoch"`
 	By          journal.Actor `json:"by"`
-	Reason      string          `json:"reason"`
-	RequestedAt time.Time       `json:"requested_at"`
+	Reason      string        `json:"reason"`
+	RequestedAt time.Time     `json:"requested_at"`
 	// Sandbox is null while its end is under way, and for a session that had none has no id.
 	Sandbox       *Gone         `json:"sandbox"`
 	ChargedNanos  int64         `json:"charged_nanos"`

@@ -69,12 +69,12 @@ func unknownSpan(l *journal.Locked, step journal.Step, settled journal.StepSettl
 	return s
 }
 
-// spanUsage counts as OpenTelemetry does: there, input tokens include cached ones and output tokens include reasoning.
+// spanUsage counts as OpenTelemetry does: there, input tokens include cached ones.
 func spanUsage(u journal.Usage) map[string]int64 {
 	out := map[string]int64{}
 	for name, n := range map[string]int64{
 		journal.UsageInputTokens:      u.InputTokens + u.CacheReadTokens + u.CacheWriteTokens,
-		journal.UsageOutputTokens:     u.OutputTokens + u.ReasoningTokens,
+		journal.UsageOutputTokens:     u.OutputTokens,
 		journal.UsageCacheReadTokens:  u.CacheReadTokens,
 		journal.UsageCacheWriteTokens: u.CacheWriteTokens,
 		journal.UsageReasoningTokens:  u.ReasoningTokens,
@@ -111,4 +111,3 @@ func providerOf(model string) string {
 	}
 	return ""
 }
-
