@@ -14,6 +14,7 @@ import (
 	"ambit.dev/ambit/internal/postgres"
 	"ambit.dev/ambit/internal/principal"
 	"ambit.dev/ambit/journal"
+	"ambit.dev/ambit/sandbox"
 )
 
 // KillReceipt says what a kill did, and when each part of it was true. Amounts are integer nano-dollars.
@@ -24,8 +25,8 @@ type KillReceipt struct {
 	By          journal.Actor `json:"by"`
 	Reason      string        `json:"reason"`
 	RequestedAt time.Time     `json:"requested_at"`
-	// Sandbox is null while its end is under way, and for a session that had none has no id.
-	Sandbox       *Gone         `json:"sandbox"`
+	// Sandbox is null while its end is under way; it has no id for a session that had none.
+	Sandbox       *sandbox.Gone `json:"sandbox"`
 	ChargedNanos  int64         `json:"charged_nanos"`
 	HoldsReleased []ReleasedRef `json:"holds_released"`
 	// UnsettledSteps had begun; what became of them is not known.
@@ -126,18 +127,18 @@ func (s *Service) FinishKill(ctx context.Context, org id.Org, session id.Session
 func (s *Service) finishKill(ctx context.Context, org id.Org, r KillReceipt) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	gone := Gone{At: s.clock.Now(), Proof: "the session had no sandbox"}
-	if s.ender != nil {
-		got, err := s.ender.Kill(ctx, org, r.Session, "killed")
+	gone := &sandbox.Gone{At: s.clock.Now(), By: "control plane", Detail: "the session had no sandbox"}
+	if s.sandboxes != nil {
+		got, err := s.sandboxes.Kill(ctx, org, r.Session, "killed")
 		if err != nil {
 			s.log.ErrorContext(ctx, "could not end the sandbox of a killed session", "session", r.Session, "error", err)
 			return
 		}
-		if got.Sandbox != "" {
+		if got != nil {
 			gone = got
 		}
 	}
-	r.Sandbox = &gone
+	r.Sandbox = gone
 	if s.signer != nil {
 		signature, err := s.signer.Sign(ctx, r)
 		if err != nil {

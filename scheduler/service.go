@@ -15,35 +15,23 @@ import (
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/postgres"
 	"ambit.dev/ambit/journal"
+	"ambit.dev/ambit/sandbox"
 )
 
 // Service is what the surfaces do with sessions. Methods that take a transaction work in it, and it must be the organisation's; their
 // effects on the world follow its commit. It is safe for concurrent use.
 type Service struct {
-	db       *postgres.DB
-	agents   *agents.Service
-	gate     *gate.Gate
-	listener *postgres.Listener
-	previews *Previews
-	ender    SandboxEnder
-	signer   Signer
-	clock    clock.Clock
-	log      *slog.Logger
+	db        *postgres.DB
+	agents    *agents.Service
+	gate      *gate.Gate
+	listener  *postgres.Listener
+	previews  *Previews
+	sandboxes *sandbox.Service
+	signer    Signer
+	clock     clock.Clock
+	log       *slog.Logger
 	// finishKills are the kills whose sandbox is being ended.
 	finishKills sync.WaitGroup
-}
-
-// SandboxEnder ends a session's sandbox at once, and is harmless when it has none.
-type SandboxEnder interface {
-	Kill(ctx context.Context, org id.Org, session id.Session, reason string) (Gone, error)
-}
-
-// Gone proves that a sandbox is gone.
-type Gone struct {
-	Sandbox id.Sandbox `json:"id"`
-	At      time.Time  `json:"gone_at"`
-	// Proof says what was observed, such as "allocation 4f3a… ended; its process is gone".
-	Proof string `json:"proof"`
 }
 
 // Signer signs a statement of the instance.
@@ -51,22 +39,22 @@ type Signer interface {
 	Sign(ctx context.Context, claims any) (string, error)
 }
 
-// Deps are what a service needs. Ender and Signer may be nil in a process that kills nothing.
+// Deps are what a service needs. Sandboxes may be nil where there are none, as in some tests.
 type Deps struct {
-	DB       *postgres.DB
-	Agents   *agents.Service
-	Gate     *gate.Gate
-	Listener *postgres.Listener
-	Previews *Previews
-	Ender    SandboxEnder
-	Signer   Signer
-	Clock    clock.Clock
-	Log      *slog.Logger
+	DB        *postgres.DB
+	Agents    *agents.Service
+	Gate      *gate.Gate
+	Listener  *postgres.Listener
+	Previews  *Previews
+	Sandboxes *sandbox.Service
+	Signer    Signer
+	Clock     clock.Clock
+	Log       *slog.Logger
 }
 
 // NewService makes the service.
 func NewService(d Deps) *Service {
-	return &Service{db: d.DB, agents: d.Agents, gate: d.Gate, listener: d.Listener, previews: d.Previews, ender: d.Ender, signer: d.Signer, clock: d.Clock, log: d.Log}
+	return &Service{db: d.DB, agents: d.Agents, gate: d.Gate, listener: d.Listener, previews: d.Previews, sandboxes: d.Sandboxes, signer: d.Signer, clock: d.Clock, log: d.Log}
 }
 
 // Stop waits for the ends of killed sessions' sandboxes that are under way.
