@@ -84,13 +84,13 @@ type key struct {
 //go:embed table.json
 var shipped []byte
 
-// Shipped is the table that comes with this release.
-func Shipped() (*Table, error) {
+// Shipped is the table that comes with this release, with the operator's own files on top of it.
+func Shipped(own ...File) (*Table, error) {
 	f, err := Read(bytes.NewReader(shipped))
 	if err != nil {
 		return nil, fmt.Errorf("the shipped price table: %w", err)
 	}
-	return New(f)
+	return New(append([]File{f}, own...)...)
 }
 
 // Read reads a table's file. Unknown fields are refused: a mistyped price would otherwise be no price.
