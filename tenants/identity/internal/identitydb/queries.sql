@@ -12,6 +12,9 @@ INSERT INTO signing_keys (id, public_jwk, sealed_private, created_at, signs_from
 -- name: EndSigningKey :exec
 UPDATE signing_keys SET signs_until = @signs_until WHERE id = @id;
 
+-- name: BeginSigningKey :exec
+UPDATE signing_keys SET signs_from = @signs_from WHERE id = @id;
+
 -- name: ResealSigningKey :exec
 UPDATE signing_keys SET sealed_private = @sealed_private WHERE id = @id;
 

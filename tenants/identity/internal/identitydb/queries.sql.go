@@ -11,6 +11,20 @@ import (
 	"time"
 )
 
+const beginSigningKey = `-- name: BeginSigningKey :exec
+UPDATE signing_keys SET signs_from = $1 WHERE id = $2
+`
+
+type BeginSigningKeyParams struct {
+	SignsFrom time.Time
+	ID        string
+}
+
+func (q *Queries) BeginSigningKey(ctx context.Context, arg BeginSigningKeyParams) error {
+	_, err := q.db.Exec(ctx, beginSigningKey, arg.SignsFrom, arg.ID)
+	return err
+}
+
 const dropPrivateHalves = `-- name: DropPrivateHalves :execrows
 UPDATE signing_keys SET sealed_private = NULL WHERE sealed_private IS NOT NULL AND signs_until < $1::timestamptz
 `
