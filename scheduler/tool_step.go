@@ -1,0 +1,238 @@
+//go:build connectors
+
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"ambit.dev/ambit/agents/loop"
+	"ambit.dev/ambit/billing/prices"
+	"ambit.dev/ambit/connectors"
+	"ambit.dev/ambit/governance/gate"
+	"ambit.dev/ambit/internal/canonical"
+	"ambit.dev/ambit/internal/fault"
+	"ambit.dev/ambit/internal/id"
+	"ambit.dev/ambit/journal"
+	"ambit.dev/ambit/sandbox"
+)
+
+// toolSlack is what a tool call may take beyond its own time limit: waiting for a sandbox, restoring the working directory.
+const toolSlack = 90 * time.Second
+
+// callTool is one tool step. What the model may not do, and arguments that make no sense, are answered with an error that the model reads,
+// and nothing is done.
+func (w *work) callTool(base context.Context, use loop.ToolUse) (idle bool, err error) {
+	queued := w.clock.Now()
+	call, invalid := w.tools.Check(use.Name, use.Input)
+	digest := call.Digest
+	if digest == ([32]byte{}) {
+		if digest, err = canonical.Digest(map[string]any{"tool": use.Name, "input": use.Input}); err != nil {
+			return false, fmt.Errorf("digest a tool use: %w", err)
+		}
+	}
+	step := id.New[id.Step]()
+	limit := call.TimeLimit
+	if limit <= 0 {
+		limit = time.Minute
+	}
+	proposal := gate.Proposal{
+		Step: step, Kind: gate.ToolCall, Name: use.Name, Digest: digest, EffectKey: string(step), Within: limit + toolSlack + time.Minute, ToolUseID: use.ID,
+		Quantity: toolQuantities(use.Name, call.Sandbox, limit.Milliseconds()),
+	}
+	if invalid != nil && w.allowed(use.Name) {
+		return false, w.answer(base, use, fault.As(invalid).Message)
+	}
+	decision, admittedAt, err := w.intend(base, proposal, journal.StepIntended{Kind: journal.KindToolCall, Name: use.Name, Attempt: 1, QueuedAt: queued})
+	if err != nil {
+		return false, err
+	}
+	if decision.Outcome != journal.Admitted {
+		if decision.Shortfall != nil {
+			return w.finish(base, journal.StopReason{Type: journal.StopBudgetReached, Limit: journal.LimitCost, Scope: decision.Shortfall.Scope, Reason: decision.Shortfall.Sentence()})
+		}
+		why := "Denied."
+		if len(decision.Reasons) > 0 {
+			why = "Denied: " + decision.Reasons[0].Message
+		}
+		return false, w.answer(base, use, why)
+	}
+	o := toolOutcome{step: step, use: use, call: call, decision: decision, queued: queued, admittedAt: admittedAt}
+	w.runTool(base, &o, limit, func(ctx context.Context, box *sandbox.Sandbox) (connectors.Result, error) {
+		return w.tools.Call(ctx, decision.Admission, call, box)
+	})
+	return false, w.settleTool(base, o)
+}
+
+func (w *work) allowed(tool string) bool {
+	for _, t := range w.session.Agent.Tools {
+		if t == tool {
+			return true
+		}
+	}
+	return false
+}
+
+// answer gives a tool use a result without any effect.
+func (w *work) answer(ctx context.Context, use loop.ToolUse, text string) error {
+	return w.commit(ctx, func(pgx.Tx, *journal.Locked) ([]journal.Entry, error) {
+		return []journal.Entry{journal.Of(journal.AgentToolResult{ToolUseID: use.ID, Content: journal.Text(text), IsError: true})}, nil
+	})
+}
+
+// toolOutcome is all that is known when a tool call has ended.
+type toolOutcome struct {
+	step       id.Step
+	use        loop.ToolUse
+	call       connectors.Prepared
+	decision   gate.Decision
+	queued     time.Time
+	admittedAt time.Time
+	result     connectors.Result
+	err        error
+	cause      error
+	ran        time.Duration // in the sandbox; queueing for one is not charged
+}
+
+// runTool gets the session's sandbox where the tool needs one, and runs the tool.
+func (w *work) runTool(base context.Context, o *toolOutcome, limit time.Duration, run func(context.Context, *sandbox.Sandbox) (connectors.Result, error)) {
+	ctx, done := w.effect(base, limit+toolSlack)
+	defer func() {
+		o.cause = context.Cause(ctx)
+		done()
+		w.metrics.toolCalls.WithLabelValues(o.use.Name, toolLabel(o)).Inc()
+	}()
+	var box *sandbox.Sandbox
+	if o.call.Sandbox {
+		var err error
+		if box, err = w.acquire(ctx); err != nil {
+			o.err = err
+			return
+		}
+	}
+	began := time.Now()
+	o.result, o.err = run(ctx, box)
+	o.ran = time.Since(began)
+	if errors.Is(context.Cause(ctx), errInterrupted) || base.Err() != nil {
+		w.endCommand(base, box, o)
+	}
+}
+
+// acquire gets the session's sandbox and journals that it started.
+func (w *work) acquire(ctx context.Context) (*sandbox.Sandbox, error) {
+	if w.sandboxes == nil {
+		return nil, fault.New(fault.Unavailable, "no_capacity", "This installation runs no sandboxes.")
+	}
+	box, err := w.sandboxes.Acquire(ctx, sandbox.AcquireInput{Org: w.lease.Org, Project: w.session.Project, Session: w.lease.Session, Epoch: w.lease.Epoch})
+	if err != nil || !box.Fresh {
+		return box, err
+	}
+	// The sandbox service journals a start in the transaction that claims the machine; what it wrote is folded in with the next commit.
+	return box, nil
+}
+
+// endCommand ends what an interrupt or a shutdown cut short, so that it does not go on unseen.
+func (w *work) endCommand(base context.Context, box *sandbox.Sandbox, o *toolOutcome) {
+	if box == nil || !o.call.Command {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(base), 2*time.Second)
+	defer cancel()
+	if err := box.Signal(ctx, string(o.step), 9); err != nil {
+		w.log.WarnContext(ctx, "could not end an interrupted command", "step", o.step, "error", err)
+	}
+}
+
+func (w *work) settleTool(ctx context.Context, o toolOutcome) error {
+	ctx = context.WithoutCancel(ctx)
+	return w.commit(ctx, func(tx pgx.Tx, l *journal.Locked) ([]journal.Entry, error) {
+		now := w.clock.Now()
+		settled := journal.StepSettled{Kind: journal.KindToolCall, Name: o.use.Name, Outcome: journal.Succeeded}
+		result := journal.AgentToolResult{ToolUseID: o.use.ID, Content: journal.Text(o.result.Text), IsError: o.result.IsError}
+		if o.err != nil {
+			w.failedTool(&settled, &result, o)
+		}
+		ran := min(o.ran, o.call.TimeLimit) // waiting for the connection is not the command's time
+		if o.ran > 0 && o.call.Sandbox {
+			settled.Usage.SandboxMillis = max(1, ran.Milliseconds())
+		}
+		var quantity []gate.Priced
+		if settled.Outcome == journal.Succeeded || o.ran > 0 {
+			quantity = toolQuantities(o.use.Name, o.call.Sandbox, settled.Usage.SandboxMillis)
+		}
+		money, err := w.gate.Settle(ctx, tx, now, l, o.decision.Hold.ID, gate.Used{At: o.admittedAt, Quantity: quantity})
+		if err != nil {
+			return nil, err
+		}
+		settled.Cost, settled.Entry, settled.Released = money.Captured, money.Entry, money.Released
+		return []journal.Entry{{Step: o.step, Payload: result}, {Step: o.step, Payload: settled}}, l.PutSpan(ctx, toolSpan(l, o, settled, result, now))
+	})
+}
+
+// failedTool says in words for the model what went wrong, and what is known of the outcome.
+func (w *work) failedTool(settled *journal.StepSettled, result *journal.AgentToolResult, o toolOutcome) {
+	result.IsError = true
+	f := fault.As(o.err)
+	settled.Outcome = journal.Failed
+	settled.Error = &journal.ErrorDetail{Code: f.Code, Message: f.Message}
+	text := f.Message
+	switch {
+	case errors.Is(o.cause, errInterrupted):
+		settled.Outcome = journal.Cancelled
+		settled.Error = &journal.ErrorDetail{Code: "interrupted", Message: "The tool call was interrupted."}
+		text = "Interrupted: the command was stopped before it ended. What it had done until then is done."
+	case o.cause != nil && !errors.Is(o.cause, context.DeadlineExceeded):
+		settled.Outcome = journal.Cancelled
+		settled.Error = &journal.ErrorDetail{Code: "worker_stopped", Message: "The worker was stopped while the tool ran; the command was ended."}
+		text = "Stopped: the platform was restarted while this ran, and the command was ended. What it had done until then is done."
+	case errors.Is(o.err, sandbox.ErrLost):
+		settled.Outcome = journal.Unknown
+		text = "The sandbox was lost while this ran, and with it what was written since the last save. Whether the command ended is not known. Look at the files before you go on."
+	case f.Code == "internal":
+		w.log.Error("a tool call failed", "tool", o.use.Name, "step", o.step, "error", o.err)
+		text = "The tool could not be run because of an error of the platform. Try again, or do without it."
+	}
+	result.Content = journal.Text(text)
+}
+
+func toolQuantities(tool string, inSandbox bool, millis int64) []gate.Priced {
+	q := []gate.Priced{{Kind: prices.Tool, Ref: "builtin/" + tool, Quantities: prices.Quantities{prices.Call: 1}}}
+	if inSandbox {
+		q = append(q, gate.Priced{Kind: prices.Sandbox, Ref: sandboxSize, Quantities: prices.Quantities{prices.Millisecond: millis}})
+	}
+	return q
+}
+
+// sandboxSize is the only size of sandbox that there is.
+const sandboxSize = "small"
+
+func toolLabel(o *toolOutcome) string {
+	switch {
+	case o.err != nil:
+		return "failed"
+	case o.result.IsError:
+		return "error_result"
+	default:
+		return "succeeded"
+	}
+}
+
+func toolSpan(l *journal.Locked, o toolOutcome, settled journal.StepSettled, result journal.AgentToolResult, now time.Time) journal.Span {
+	step := journal.Step{ID: o.step, IntendedAt: o.admittedAt, Hold: o.decision.Hold.ID, EffectKey: string(o.step)}
+	s := stepSpan(l, step, "execute_tool "+o.use.Name, journal.OperationExecuteTool, settled, now)
+	s.ToolName = o.use.Name
+	s.TimeGateMS = o.admittedAt.Sub(o.queued).Milliseconds()
+	s.TimeQueuedMS = max(0, now.Sub(o.admittedAt).Milliseconds()-o.ran.Milliseconds())
+	s.DecisionReasons = reasons(o.decision.Reasons)
+	s.Input = journal.NewSpanBody(o.use.Input)
+	s.Output = body(result.Content)
+	if result.IsError && settled.Error == nil {
+		s.Status, s.ErrorType = journal.SpanError, "tool_error"
+	}
+	s.Attributes["gen_ai.tool.call.id"] = o.use.ID
+	return s
+}
