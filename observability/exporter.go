@@ -29,7 +29,7 @@ const (
 	// linger is how long after a notice a batch is claimed. It lets the commits
 	// of a burst gather: a part on disk for each of them would keep ClickHouse
 	// merging.
-	linger = 100 * time.Millisecond
+	linger = 200 * time.Millisecond
 	// firstBackoff doubles with each failure in a row, up to maxBackoff.
 	firstBackoff = 500 * time.Millisecond
 	maxBackoff   = 5 * time.Second
@@ -159,33 +159,37 @@ func (e *Exporter) runOnce(ctx context.Context) error {
 		return nil
 	}
 	for ctx.Err() == nil {
-		sent, err := e.exportBatch(ctx)
+		more, err := e.exportBatch(ctx)
 		if err != nil {
 			e.failed(ctx, err)
 			break
 		}
 		e.recovered(ctx)
-		if !sent {
+		if !more {
 			break
 		}
 	}
 	if now.Sub(e.measuredAt) >= measureEvery {
 		e.measuredAt = now
-		return e.measure(ctx)
+		if err := e.measure(ctx); err != nil {
+			e.failed(ctx, err)
+		}
 	}
 	return nil
 }
 
-// exportBatch takes one batch, sends it and forgets it. It reports whether there
-// was one.
-func (e *Exporter) exportBatch(ctx context.Context) (bool, error) {
+// exportBatch takes one batch, sends it and forgets it. It reports whether
+// another should follow at once. After a batch that had room left none should:
+// under a steady load there are always a few new rows, and to send each few by
+// themselves is what the linger is there to prevent.
+func (e *Exporter) exportBatch(ctx context.Context) (more bool, err error) {
 	batch, err := e.outbox.take(ctx)
 	if err != nil || batch == nil {
 		return false, err
 	}
-	columns, err := e.load(ctx, batch)
+	columns, full, err := e.load(ctx, batch)
 	if err != nil {
-		return true, err
+		return false, err
 	}
 	if columns.rows() > 0 {
 		started := time.Now()
@@ -193,30 +197,36 @@ func (e *Exporter) exportBatch(ctx context.Context) (bool, error) {
 			e.metrics.failures.Inc()
 			// Best effort: without it the batch is free when its lease runs out.
 			e.outbox.release(context.WithoutCancel(ctx), batch.id, backoff(int(batch.attempts)))
-			return true, err
+			return false, err
 		}
 		e.metrics.sendSeconds.Observe(time.Since(started).Seconds())
 	}
 	// From here on the rows are in ClickHouse. Should this fail, or the process
 	// die before it, the batch is sent again under its token and dropped there.
 	if err := e.outbox.finish(ctx, batch.id); err != nil {
-		return true, err
+		return false, err
 	}
 	e.metrics.batches.Inc()
 	e.metrics.rows.Add(float64(columns.rows()))
-	return true, nil
+	// What waits behind a batch that had failed may be a whole outage's.
+	return full || batch.attempts > 1, nil
 }
 
-// load reads a batch's rows. Rows that cannot be sent are taken out first, in a
-// transaction of their own, so that the batch is the same at each attempt.
-func (e *Exporter) load(ctx context.Context, batch *claimedBatch) (*spanColumns, error) {
+// load reads a batch's rows, and says whether the batch had no room for more.
+// Rows that cannot be sent are taken out first, in a transaction of their own, so
+// that the batch is the same at each attempt.
+func (e *Exporter) load(ctx context.Context, batch *claimedBatch) (columns *spanColumns, full bool, err error) {
 	rows, err := e.outbox.rows(ctx, batch.id)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	columns := &spanColumns{}
-	var rejected []rejectedRow
+	columns = &spanColumns{}
+	var (
+		rejected []rejectedRow
+		bytes    int64
+	)
 	for _, row := range rows {
+		bytes += int64(len(row.Payload))
 		span, err := decodeSpan(row)
 		if err != nil {
 			rejected = append(rejected, rejectedRow{org: row.OrgID, id: row.ID, reason: err.Error()})
@@ -224,17 +234,18 @@ func (e *Exporter) load(ctx context.Context, batch *claimedBatch) (*spanColumns,
 		}
 		columns.add(&span)
 	}
+	full = len(rows) >= e.cfg.BatchRows || bytes >= e.cfg.BatchBytes
 	if len(rejected) == 0 {
-		return columns, nil
+		return columns, full, nil
 	}
 	if err := e.outbox.reject(ctx, rejected); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	e.metrics.rejected.Add(float64(len(rejected)))
 	for _, r := range rejected {
 		e.cfg.Log.ErrorContext(ctx, "a span cannot be stored and is set aside", "org_id", r.org, "outbox_id", r.id, "reason", r.reason)
 	}
-	return columns, nil
+	return columns, full, nil
 }
 
 // send writes a batch under its token.

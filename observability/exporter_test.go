@@ -113,14 +113,14 @@ func TestCrashBetweenSendAndDelete(t *testing.T) {
 	dying := exporter(t, pg, ch, func(c *ExporterConfig) { c.Lease = time.Nanosecond })
 	batch, err := dying.outbox.take(t.Context())
 	require.NoError(t, err)
-	columns, err := dying.load(t.Context(), batch)
+	columns, _, err := dying.load(t.Context(), batch)
 	require.NoError(t, err)
 	require.NoError(t, insertSpans(t.Context(), ch, batch.id, columns))
 	require.Equal(t, 50, outboxRows(t, pg, "batch_id IS NOT NULL"))
 
 	// New rows must not join the old batch.
 	put(t, pg, spansOf(scope, id.New[id.Session](), 5)...)
-	require.NoError(t, exporter(t, pg, ch).runOnce(t.Context()))
+	require.NoError(t, exporter(t, pg, ch).runOnce(t.Context()), "the old batch and what waits behind it")
 	require.Zero(t, outboxRows(t, pg, "true"))
 	require.Equal(t, uint64(55), number(t, ch, "SELECT count() FROM spans"))
 	require.Equal(t, uint64(55), number(t, ch, "SELECT sum(spans) FROM usage_hourly"))
