@@ -47,21 +47,31 @@ type DB struct {
 // databaseName keeps names to what needs no quoting anywhere.
 var databaseName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]{0,62}$`)
 
-// Open connects, makes the database if need be, and returns once it answers. An
-// error says what was being done, without the URL: it holds a password.
-func Open(ctx context.Context, cfg Config) (*DB, error) {
+// Connect returns a pool without asking whether anything answers: whoever must
+// start while ClickHouse is away uses this, and Migrate once it is back. An error
+// is one of the configuration, and never quotes the URL, which holds a password.
+func Connect(cfg Config) (*DB, error) {
 	options, err := cfg.options()
 	if err != nil {
-		return nil, err
-	}
-	if err := createDatabase(ctx, options); err != nil {
 		return nil, err
 	}
 	conn, err := clickhouse.Open(options)
 	if err != nil {
 		return nil, fmt.Errorf("open ClickHouse: %w", err)
 	}
-	db := &DB{conn: conn, options: options}
+	return &DB{conn: conn, options: options}, nil
+}
+
+// Open is Connect for those who need ClickHouse to be there: it makes the
+// database if need be, and returns once that answers.
+func Open(ctx context.Context, cfg Config) (*DB, error) {
+	db, err := Connect(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.createDatabase(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
 	if err := db.Ping(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -127,8 +137,8 @@ func (cfg Config) options() (*clickhouse.Options, error) {
 }
 
 // createDatabase makes the database over a connection that does not name it yet.
-func createDatabase(ctx context.Context, options *clickhouse.Options) (err error) {
-	bare := *options
+func (db *DB) createDatabase(ctx context.Context) (err error) {
+	bare := *db.options
 	bare.Auth.Database = ""
 	bare.MaxOpenConns, bare.MaxIdleConns = 1, 1
 	conn, err := clickhouse.Open(&bare)
@@ -138,7 +148,7 @@ func createDatabase(ctx context.Context, options *clickhouse.Options) (err error
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	// The name is of letters, digits and underscores only. The engine is named
 	// because the embedded one would else take a kind that only overlays files.
-	query := "CREATE DATABASE IF NOT EXISTS " + options.Auth.Database + " ENGINE = Atomic"
+	query := "CREATE DATABASE IF NOT EXISTS " + db.Database() + " ENGINE = Atomic"
 	if err := conn.Exec(ctx, query); err != nil {
 		return fmt.Errorf("make the ClickHouse database: %w", err)
 	}

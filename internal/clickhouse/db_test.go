@@ -93,3 +93,17 @@ func TestAPoolOutlivesARestart(t *testing.T) {
 	require.NoError(t, engine.Start(t.Context()))
 	require.NoError(t, db.Ping(t.Context()))
 }
+
+// TestStartWhileItIsAway is a replica that comes up during an outage.
+func TestStartWhileItIsAway(t *testing.T) {
+	engine := clickhousetest.NewEngine(t)
+	require.Error(t, engine.Kill())
+	db, err := clickhouse.Connect(clickhouse.Config{Socket: engine.Socket})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	log := slog.New(slog.DiscardHandler)
+	require.Error(t, db.Migrate(t.Context(), log))
+	require.NoError(t, engine.Start(t.Context()))
+	require.NoError(t, db.Migrate(t.Context(), log))
+	require.NoError(t, db.Ping(t.Context()))
+}

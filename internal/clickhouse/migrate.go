@@ -11,11 +11,14 @@ import (
 	migrations "ambit.dev/ambit/migrations/clickhouse"
 )
 
-// Migrate brings the tables to the newest version that this program knows. The
-// statements can be repeated, so that a migration that was cut off goes on from
+// Migrate makes the database, if need be, and brings its tables to the newest
+// version that this program knows. The statements can be repeated, so that a migration that was cut off goes on from
 // where it was. Two at once are for the caller to prevent, for instance by the
 // lock under which Postgres is migrated: ClickHouse has none.
 func (db *DB) Migrate(ctx context.Context, log *slog.Logger) (err error) {
+	if err := db.createDatabase(ctx); err != nil {
+		return err
+	}
 	sqlDB := clickhouse.OpenDB(db.migrationOptions())
 	defer func() { err = errors.Join(err, sqlDB.Close()) }()
 	provider, err := migrations.Provider(sqlDB)
