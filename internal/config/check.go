@@ -2,6 +2,7 @@ package config
 
 import (
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"net"
 	"net/mail"
@@ -10,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 )
 
 // check returns one line for each field that can't be right.
@@ -84,11 +86,8 @@ func (c *Config) check() []string {
 		wrong("AMBIT_NODE_LISTEN", "must differ from AMBIT_LISTEN: nodes' traffic is never public")
 	}
 
-	if c.MasterKey != "" {
-		key, err := base64.StdEncoding.DecodeString(c.MasterKey.Reveal())
-		if err != nil || len(key) != 32 {
-			wrong("AMBIT_MASTER_KEY", "must be 32 bytes in base64 (openssl rand -base64 32 makes one)")
-		}
+	if c.MasterKey != "" && !masterKeys(c.MasterKey.Reveal()) {
+		wrong("AMBIT_MASTER_KEY", "must be 32 bytes in base64 or hexadecimal (openssl rand -base64 32 makes one)")
 	}
 	if _, err := mail.ParseAddress(c.MailFrom); err != nil {
 		wrong("AMBIT_MAIL_FROM", "must be a mail address, such as Ambit <ambit@example.com>")
@@ -107,6 +106,22 @@ func (c *Config) check() []string {
 		wrong("AMBIT_STARTER_CREDIT", "must not be negative")
 	}
 	return out
+}
+
+// masterKeys checks the form that internal/seal reads: keys of 32 bytes in base64
+// or hexadecimal, parted by commas or white space.
+func masterKeys(text string) bool {
+	keys := strings.FieldsFunc(text, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
+	for _, k := range keys {
+		raw, err := hex.DecodeString(k)
+		if err != nil {
+			raw, err = base64.StdEncoding.DecodeString(k)
+		}
+		if err != nil || len(raw) != 32 {
+			return false
+		}
+	}
+	return len(keys) > 0
 }
 
 func orList(schemes []string) string {

@@ -2,6 +2,7 @@ package config
 
 import (
 	"log/slog"
+	"os"
 	"path/filepath"
 
 	"ambit.dev/ambit/internal/money"
@@ -28,8 +29,8 @@ type Config struct {
 	NodeListen string  `env:"AMBIT_NODE_LISTEN" envDefault:"127.0.0.1:8081" doc:"Address (host:port) on which a worker hears from nodes, sandboxes and other replicas. Never public."`
 	NodeURL    Address `env:"AMBIT_NODE_URL" doc:"The URL under which nodes and other replicas reach this process's AMBIT_NODE_LISTEN. Default: http:// and AMBIT_NODE_LISTEN."`
 
-	MasterKey     Secret `env:"AMBIT_MASTER_KEY" doc:"The key that seals all other keys: 32 bytes in base64. Empty: AMBIT_MASTER_KEY_FILE is used."`
-	MasterKeyFile string `env:"AMBIT_MASTER_KEY_FILE" doc:"File with the master key in base64, readable by its owner only; made at the first start. Default: master.key in AMBIT_DATA_DIR."`
+	MasterKey     Secret `env:"AMBIT_MASTER_KEY" doc:"The key that seals all other keys: 32 bytes in base64 or hexadecimal. After a comma, earlier ones that still open what they sealed. Empty: AMBIT_MASTER_KEY_FILE is used."`
+	MasterKeyFile string `env:"AMBIT_MASTER_KEY_FILE" doc:"File with the master key in the same form, readable by its owner only; made at the first start. Default: master.key in AMBIT_DATA_DIR."`
 
 	SMTPURL  Address `env:"AMBIT_SMTP_URL" doc:"smtp:// or smtps://user:password@host:port for mail. Empty: no mail is sent; ambit users reset helps who is locked out."`
 	MailFrom string  `env:"AMBIT_MAIL_FROM" envDefault:"Ambit <ambit@localhost>" doc:"Sender of all mail, as a mail address."`
@@ -55,8 +56,8 @@ type Config struct {
 	KernelImage   string `env:"AMBIT_KERNEL" doc:"Path of the sandboxes' kernel (vmlinux). Default: the one in AMBIT_CACHE_DIR."`
 	KernelModules string `env:"AMBIT_KERNEL_MODULES" doc:"Folder of that kernel's modules (.ko files). Default: the one in AMBIT_CACHE_DIR."`
 	Rootfs        string `env:"AMBIT_ROOTFS" doc:"Path of the sandboxes' root filesystem (erofs image). Default: the one in AMBIT_CACHE_DIR."`
-	GuestBinary   string `env:"AMBIT_GUEST" doc:"Path of the static ambit-guest binary. Default: beside the ambit binary."`
-	NodeBinary    string `env:"AMBIT_NODE" doc:"Path, on the nodes, of the ambit binary that Nomad starts. Default: the running binary."`
+	GuestBinary   string `env:"AMBIT_GUEST" doc:"Path of the static ambit-guest binary. Default: beside the running binary."`
+	NodeBinary    string `env:"AMBIT_NODE" doc:"Path, on the nodes, of the ambit-node binary that Nomad starts. Default: beside the running binary."`
 
 	APIURL Address `env:"AMBIT_API_URL" doc:"For the command line: the URL of the Ambit to talk to. Default: the one of the last ambit login, else AMBIT_PUBLIC_URL."`
 	APIKey Secret  `env:"AMBIT_API_KEY" doc:"For the command line: the API key to use in place of the one of the last ambit login."`
@@ -99,6 +100,14 @@ func (c *Config) applyDefaults() {
 	}
 	if c.MasterKeyFile == "" {
 		c.MasterKeyFile = filepath.Join(c.DataDir, "master.key")
+	}
+	if self, err := os.Executable(); err == nil {
+		if c.GuestBinary == "" {
+			c.GuestBinary = filepath.Join(filepath.Dir(self), "ambit-guest")
+		}
+		if c.NodeBinary == "" {
+			c.NodeBinary = filepath.Join(filepath.Dir(self), "ambit-node")
+		}
 	}
 	if c.AnthropicAPIKey != "" && c.AnthropicBaseURL == "" {
 		c.AnthropicBaseURL = "https://api.anthropic.com"

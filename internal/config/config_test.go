@@ -54,7 +54,7 @@ func TestWrongSettingsAreRefusedInOneLineEach(t *testing.T) {
 		"no host":         {"AMBIT_NOMAD_ADDR", "http://", "AMBIT_NOMAD_ADDR names no host"},
 		"socket":          {"AMBIT_CLICKHOUSE_URL", "unix://x/y", "AMBIT_CLICKHOUSE_URL must name the socket by its whole path: unix:///path/of.socket"},
 		"relative":        {"AMBIT_DATA_DIR", "data", "AMBIT_DATA_DIR must be a whole path, from / on"},
-		"key":             {"AMBIT_MASTER_KEY", planted, "AMBIT_MASTER_KEY must be 32 bytes in base64 (openssl rand -base64 32 makes one)"},
+		"key":             {"AMBIT_MASTER_KEY", planted, "AMBIT_MASTER_KEY must be 32 bytes in base64 or hexadecimal (openssl rand -base64 32 makes one)"},
 		"mail":            {"AMBIT_MAIL_FROM", "nobody", "AMBIT_MAIL_FROM must be a mail address, such as Ambit <ambit@example.com>"},
 		"driver":          {"AMBIT_SANDBOX_DRIVER", "docker", "AMBIT_SANDBOX_DRIVER must be auto or qemu"},
 		"misspelt":        {"AMBIT_LISTENN", "x", "AMBIT_LISTENN is no setting; is AMBIT_LISTEN meant?"},

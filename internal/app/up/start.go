@@ -48,6 +48,9 @@ func (i *Instance) Start(ctx context.Context) error {
 			return err
 		}
 	}
+	if err := i.writeAddresses(); err != nil {
+		return err
+	}
 	if i.opts.EnginesOnly {
 		i.showEngines()
 		return nil

@@ -21,6 +21,7 @@ const (
 // what did not end by itself.
 func (i *Instance) Stop() error {
 	began := time.Now()
+	i.removeAddresses()
 	errServer := i.supervisor.Stop(serverName)
 	// Nomad's client before its server, or it complains.
 	errClient := i.supervisor.Stop(nomadClientName)
