@@ -1,5 +1,3 @@
-//go:build connectors
-
 package scheduler
 
 import (
@@ -84,7 +82,7 @@ func (w *work) resumeTool(base context.Context, step journal.Step) error {
 	}
 	o := toolOutcome{step: step.ID, use: use, call: call, decision: decision, queued: step.IntendedAt, admittedAt: step.IntendedAt}
 	w.runTool(base, &o, call.TimeLimit, func(ctx context.Context, box *sandbox.Sandbox) (connectors.Result, error) {
-		if box != nil && box.Fresh && !call.Repeatable {
+		if box != nil && box.Fresh && call.Idempotency == connectors.Neither {
 			return connectors.Result{}, errNewMachine
 		}
 		return w.tools.Call(ctx, decision.Admission, call, box)

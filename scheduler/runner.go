@@ -1,5 +1,3 @@
-//go:build connectors
-
 package scheduler
 
 import (
