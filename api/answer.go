@@ -19,6 +19,9 @@ const (
 // versioned is an answer that has a strong entity tag.
 type versioned interface{ entityTag() string }
 
+// exact is a versioned answer whose tag changes with every change of it, so that an unchanged tag means an unchanged answer.
+type exact interface{ exactTag() }
+
 // located is an answer to a creation: where to find what was made.
 type located interface{ location() string }
 
@@ -27,6 +30,7 @@ type rendered struct {
 	status int
 	header map[string]string
 	body   []byte
+	exact  bool
 }
 
 func (r *rendered) decode(out any) error {
@@ -48,6 +52,7 @@ func render(status int, out any) (*rendered, error) {
 	if v, ok := out.(versioned); ok {
 		r.header["ETag"] = v.entityTag()
 	}
+	_, r.exact = out.(exact)
 	if l, ok := out.(located); ok && status == http.StatusCreated {
 		r.header["Location"] = l.location()
 	}
@@ -71,7 +76,7 @@ func (c *call) send(r *rendered) error {
 		h.Set(name, value)
 	}
 	h.Set("Cache-Control", "no-store")
-	if tag := r.header["ETag"]; tag != "" && c.r.Method == http.MethodGet {
+	if tag := r.header["ETag"]; tag != "" && r.exact && c.r.Method == http.MethodGet {
 		h.Set("Cache-Control", "private, no-cache")
 		if tagMatches(c.r.Header.Values("If-None-Match"), tag) {
 			c.w.WriteHeader(http.StatusNotModified)

@@ -173,6 +173,9 @@ func (a *API) answer(c *call) error {
 			return err
 		}
 	}
+	if err := speaks(c.r.Header.Values("Ambit-Version")); err != nil {
+		return err
+	}
 	return c.route.Endpoint.run(c)
 }
 

@@ -20,10 +20,21 @@ func bearer(header []string) (string, error) {
 	return strings.TrimSpace(secret), nil
 }
 
+// speaks refuses an Ambit-Version that this release does not speak. There is one so far.
+func speaks(values []string) error {
+	if len(values) == 0 || (len(values) == 1 && values[0] == Version) {
+		return nil
+	}
+	return fault.InvalidField("header/Ambit-Version", "invalid_value", "This instance speaks the version "+Version+". Leave Ambit-Version out, or send that.")
+}
+
+// anyKey is the permission of a route that asks for a key and for no scope.
+const anyKey tenants.Permission = "any key"
+
 // permit looks the route's permission up. What the caller may not read at all is missing, so a denied read of one thing is the 404 that
 // an unknown id gets; a list and a change have no id to hide, and are told what they lack.
 func (a *API) permit(c *call) error {
-	if tenants.Allowed(c.who, c.route.Permission) {
+	if c.route.Permission == anyKey || tenants.Allowed(c.who, c.route.Permission) {
 		return nil
 	}
 	if c.r.Method == "GET" && strings.Contains(c.route.Path, "{") {
@@ -44,6 +55,28 @@ func projectHeader(values []string) (id.Project, error) {
 	return p, nil
 }
 
+// authenticate finds out who asks. The header Ambit-Project binds the request of an organisation's key to one project; for a project's
+// key it may only name its own. A project that is missing and one that is another organisation's are the same 404.
 func (a *API) authenticate(c *call) error {
-	return fault.New(fault.Unavailable, slugUnavailable, "not yet")
+	secret, err := bearer(c.r.Header.Values("Authorization"))
+	if err != nil {
+		return err
+	}
+	key, err := a.cfg.Domains.Tenants.AuthenticateKey(c.r.Context(), secret)
+	if err != nil {
+		return err
+	}
+	c.who = key.Principal()
+	named, err := projectHeader(c.r.Header.Values("Ambit-Project"))
+	if err != nil || named == "" || named == c.who.Project {
+		return err
+	}
+	if c.who.Project != "" {
+		return fault.NotFound()
+	}
+	if _, err := a.cfg.Domains.Tenants.GetProject(c.r.Context(), c.who.Org, named); err != nil {
+		return err
+	}
+	c.who.Project = named
+	return nil
 }

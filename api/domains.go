@@ -1,24 +1,21 @@
 package api
 
 import (
-	"context"
-
-	"ambit.dev/ambit/internal/id"
+	"ambit.dev/ambit/agents"
+	"ambit.dev/ambit/billing/prices"
+	"ambit.dev/ambit/models"
+	"ambit.dev/ambit/sandbox"
+	"ambit.dev/ambit/scheduler"
+	"ambit.dev/ambit/tenants"
 )
 
-// Domains are the services that the endpoints call.
+// Domains are the services that the endpoints call. All but Sandboxes are needed.
 type Domains struct {
-	// Previews follows what a session's worker streams before it is journalled; nil means that there are none to be had here.
-	Previews func(ctx context.Context, org id.Org, session id.Session) (<-chan Preview, func())
-}
-
-// Preview is a piece of an event that is still being made. It has no number and may be lost.
-type Preview struct {
-	// Type is event_start or event_delta.
-	Type string
-	// Event is the id that the event will have, Of its type.
-	Event id.Event
-	Of    string
-	// Data is the preview as clients get it.
-	Data []byte
+	Tenants  *tenants.Service
+	Agents   *agents.Service
+	Sessions *scheduler.Service
+	Models   *models.Gateway
+	Prices   *prices.Table
+	// Sandboxes shows the files of sessions; without it they are answered with 503.
+	Sandboxes *sandbox.Service
 }

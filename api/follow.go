@@ -13,6 +13,7 @@ import (
 	"ambit.dev/ambit/internal/httpx"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/journal"
+	"ambit.dev/ambit/scheduler"
 )
 
 const (
@@ -68,12 +69,8 @@ func (f *follow) run(c *call) error {
 
 // send writes what was read, and then what comes.
 func (f *follow) send(ctx context.Context, c *call, out *httpx.EventStream, notices <-chan struct{}, head journal.Session, batch []journal.Event) error {
-	var previews <-chan Preview
-	if len(f.deltas) > 0 && f.api.cfg.Domains.Previews != nil {
-		var stop func()
-		previews, stop = f.api.cfg.Domains.Previews(ctx, f.org, f.session)
-		defer stop()
-	}
+	previews := previewWatch{api: f.api, wanted: len(f.deltas) > 0}
+	defer previews.stop()
 	ping, poll := time.NewTicker(pingEvery), time.NewTicker(pollEvery)
 	defer ping.Stop()
 	defer poll.Stop()
@@ -94,15 +91,16 @@ func (f *follow) send(ctx context.Context, c *call, out *httpx.EventStream, noti
 		if head.Status == journal.Terminated && head.LastSeq <= f.after {
 			return nil // nothing can come any more
 		}
+		previews.follow(ctx, head)
 		for batch == nil {
 			select {
 			case <-ctx.Done():
 				return ctx.Err()
 			case <-f.api.cfg.Drain.Done():
 				return nil // the client comes back with its last id, to another replica or to the next start
-			case p, ok := <-previews:
+			case p, ok := <-previews.ch:
 				if !ok {
-					previews = nil
+					previews.ch = nil
 					continue
 				}
 				if err := f.preview(out, p, final); err != nil {
@@ -177,11 +175,63 @@ func (f *follow) deliver(out *httpx.EventStream, batch []journal.Event, final ma
 	return over, out.Flush()
 }
 
-func (f *follow) preview(out *httpx.EventStream, p Preview, final map[string]bool) error {
-	if final[string(p.Event)] || !slices.Contains(f.deltas, p.Of) {
+// previewWatch reads the previews of a session from the worker that has it, and moves on when another worker gets it.
+type previewWatch struct {
+	api     *API
+	wanted  bool
+	address string
+	ch      <-chan scheduler.Preview
+	cancel  context.CancelFunc
+}
+
+func (w *previewWatch) follow(ctx context.Context, head journal.Session) {
+	if !w.wanted || (w.cancel != nil && head.LeaseAddress == w.address) {
+		return
+	}
+	w.stop()
+	ctx, w.cancel = context.WithCancel(ctx)
+	w.address = head.LeaseAddress
+	w.ch = w.api.cfg.Domains.Sessions.WatchPreviews(ctx, head)
+}
+
+func (w *previewWatch) stop() {
+	if w.cancel != nil {
+		w.cancel()
+	}
+}
+
+// previewBody is event_start or event_delta on the wire.
+type previewBody struct {
+	Type    string        `json:"type"`
+	Event   *previewEvent `json:"event,omitempty"`
+	EventID id.Event      `json:"event_id,omitempty"`
+	Delta   *previewDelta `json:"delta,omitempty"`
+}
+
+type previewEvent struct {
+	ID   id.Event `json:"id"`
+	Type string   `json:"type"`
+}
+
+type previewDelta struct {
+	Type    string        `json:"type"`
+	Index   int           `json:"index"`
+	Content journal.Block `json:"content"`
+}
+
+func (f *follow) preview(out *httpx.EventStream, p scheduler.Preview, final map[string]bool) error {
+	if final[string(p.Event)] || !slices.Contains(f.deltas, p.Type) {
 		return nil
 	}
-	out.Add(-1, p.Type, p.Data)
+	body := previewBody{Type: "event_delta", EventID: p.Event, Delta: &previewDelta{Type: "content_delta", Index: p.Index, Content: journal.Block{Type: "text", Text: p.Delta}}}
+	if p.Start {
+		body = previewBody{Type: "event_start", Event: &previewEvent{ID: p.Event, Type: p.Type}}
+	}
+	data, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	out.Add(-1, body.Type, data)
 	return out.Flush()
 }
 

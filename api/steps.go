@@ -12,20 +12,6 @@ import (
 	"ambit.dev/ambit/journal"
 )
 
-// seenSession reads a session that the caller may see: of its organisation, and of its project when it has one. Anything else is the
-// one 404.
-func seenSession(ctx context.Context, tx pgx.Tx, session id.Session) (journal.Session, error) {
-	who := principal.From(ctx)
-	s, err := journal.Get(ctx, tx, who.Org, session)
-	if err != nil {
-		return journal.Session{}, err
-	}
-	if who.Project != "" && s.Project != who.Project {
-		return journal.Session{}, fault.NotFound()
-	}
-	return s, nil
-}
-
 type stepsIn struct {
 	Session id.Session `path:"session_id"`
 	Paging

@@ -76,10 +76,10 @@ func (s StopInfo) MarshalJSON() ([]byte, error) { return json.Marshal(s.StopReas
 // Limits bound a session. null is no limit beyond the platform's own.
 type Limits struct {
 	MaxCost        *money.Nanos `json:"max_cost" money:"positive" doc:"The most that it may cost; held before the first step."`
-	MaxTokens      *int64       `json:"max_tokens" min:"1" max:"1000000000000" doc:"The most tokens, of all kinds together."`
+	MaxTokens      *int64       `json:"max_tokens" min:"1" max:"1000000000" doc:"The most tokens, of all kinds together."`
 	MaxSteps       *int64       `json:"max_steps" min:"1" max:"1000000" doc:"The most steps: model calls and tool calls."`
-	MaxWallSeconds *int64       `json:"max_wall_seconds" min:"1" max:"31536000" doc:"The longest time since its creation."`
-	MaxDepth       *int64       `json:"max_depth" min:"0" max:"16" doc:"How deep sessions may start sessions."`
+	MaxWallSeconds *int64       `json:"max_wall_seconds" min:"1" max:"31622400" doc:"The longest time since its creation."`
+	MaxDepth       *int64       `json:"max_depth" min:"1" max:"64" doc:"How deep sessions may start sessions."`
 }
 
 func limitsFrom(l journal.Limits) Limits {
@@ -231,3 +231,5 @@ func stepFrom(s journal.Step) Step {
 	}
 	return out
 }
+
+func (Session) exactTag() {}

@@ -61,6 +61,9 @@ var (
 // Of returns the schema of t: a reference when t is a named struct, else in place. It panics on a type that has no JSON form, because
 // that is a mistake in the route table and shows at the first start.
 func (b *Builder) Of(t reflect.Type, d Direction) *Schema {
+	if t.Kind() == reflect.Pointer { // before all else: a pointer has the methods of what it points to
+		return nullable(b.Of(t.Elem(), d))
+	}
 	switch t {
 	case timeType:
 		return &Schema{Type: Types{"string"}, Format: "date-time"}
@@ -81,8 +84,6 @@ func (b *Builder) Of(t reflect.Type, d Direction) *Schema {
 		return IDSchema(p.Prefix())
 	}
 	switch t.Kind() {
-	case reflect.Pointer:
-		return nullable(b.Of(t.Elem(), d))
 	case reflect.Bool:
 		return &Schema{Type: Types{"boolean"}}
 	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
