@@ -54,7 +54,8 @@ type Span struct {
 	SessionID string `json:"session_id"`
 	StepID    string `json:"step_id"`
 	// Seq is the number of the journal event that finished the span. Of two
-	// records with the same SpanID the one with the higher Seq holds.
+	// records with the same SpanID and StartTime the one with the higher Seq
+	// holds; a span's StartTime must therefore never change.
 	Seq int64 `json:"seq"`
 
 	AgentID      string `json:"agent_id"`

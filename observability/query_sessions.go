@@ -96,9 +96,9 @@ func (r *Reader) TraceOf(ctx context.Context, scope Scope, session id.Session) (
 }
 
 // tracesQuery first finds the page's sessions, by the sorting key and the few
-// columns that the filter names, and then sums up those sessions alone. Which
-// sessions there are is found without collapsing copies: a copy changes nothing
-// about that, and the sums are taken from collapsed rows.
+// columns that the filter names, and then sums up those sessions alone. FINAL in
+// both: the record of a failure that a later one has replaced must not let its
+// session in.
 func tracesQuery(scope Scope, filter TraceFilter) query {
 	q := query{params: map[string]any{
 		"org": string(scope.Org), "project": string(scope.Project), "limit": uint64(filter.Limit + 1),
@@ -144,7 +144,7 @@ func tracesQuery(scope Scope, filter TraceFilter) query {
 	}
 	q.sql = tracesSQL(`session_id IN (
     SELECT session_id
-    FROM spans
+    FROM spans FINAL
     WHERE org_id = {org:String}
       AND project_id = {project:String}
       AND session_id != ''`+where+`

@@ -2,6 +2,7 @@ package clickhouse_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -106,4 +107,24 @@ func TestStartWhileItIsAway(t *testing.T) {
 	require.NoError(t, engine.Start(t.Context()))
 	require.NoError(t, db.Migrate(t.Context(), log))
 	require.NoError(t, db.Ping(t.Context()))
+}
+
+func TestReplicasMigrateAtOnce(t *testing.T) {
+	engine := clickhousetest.NewEngine(t)
+	for round := range 3 {
+		var wg sync.WaitGroup
+		for range 4 {
+			wg.Go(func() {
+				db, err := clickhouse.Connect(clickhouse.Config{Socket: engine.Socket, Database: fmt.Sprintf("round_%d", round)})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if err := errors.Join(db.Migrate(t.Context(), slog.New(slog.DiscardHandler)), db.Close()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	}
 }

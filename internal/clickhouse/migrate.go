@@ -12,9 +12,9 @@ import (
 )
 
 // Migrate makes the database, if need be, and brings its tables to the newest
-// version that this program knows. The statements can be repeated, so that a migration that was cut off goes on from
-// where it was. Two at once are for the caller to prevent, for instance by the
-// lock under which Postgres is migrated: ClickHouse has none.
+// version that this program knows. The statements can be repeated, so that a
+// migration that was cut off goes on from where it was, and replicas that
+// migrate at once do each other no harm.
 func (db *DB) Migrate(ctx context.Context, log *slog.Logger) (err error) {
 	if err := db.createDatabase(ctx); err != nil {
 		return err

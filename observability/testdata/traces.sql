@@ -23,7 +23,7 @@ WHERE s.org_id = {org:String}
   AND s.project_id = {project:String}
   AND s.session_id IN (
     SELECT session_id
-    FROM spans
+    FROM spans FINAL
     WHERE org_id = {org:String}
       AND project_id = {project:String}
       AND session_id != ''
