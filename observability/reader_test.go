@@ -117,6 +117,12 @@ func TestTraces(t *testing.T) {
 	require.Empty(t, list(TraceFilter{To: time.Now().Add(-time.Hour)}))
 	require.Len(t, list(TraceFilter{From: time.Now().Add(-time.Hour), To: time.Now().Add(time.Hour)}), 7)
 
+	// A failure that a later record of the same span took back.
+	undone := span(scope, sessions[2], 3)
+	undone.Seq = 100
+	store(t, ch, undone)
+	require.Empty(t, list(TraceFilter{ErrorsOnly: true}))
+
 	var paged []id.Session
 	f := TraceFilter{Limit: 3}
 	for {
