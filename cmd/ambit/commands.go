@@ -3,21 +3,23 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"ambit.dev/ambit/internal/app/cli"
+	"ambit.dev/ambit/internal/app/demonstrate"
+	"ambit.dev/ambit/internal/app/doctor"
 	"ambit.dev/ambit/internal/app/enginescmd"
+	"ambit.dev/ambit/internal/app/servecmd"
 	"ambit.dev/ambit/internal/app/showconfig"
 	"ambit.dev/ambit/internal/app/up"
+	"ambit.dev/ambit/internal/app/userscmd"
 	"ambit.dev/ambit/internal/clickhouse/embedded"
 )
 
 // commands is the one list of what the binary can do. Each package below
 // internal/app exports Command() *cobra.Command, or Commands().
 func commands() []*cobra.Command {
-	return []*cobra.Command{
-		// The operator's.
-		up.Command(),
-		enginescmd.Command(),
-		showconfig.Command(),
-		// Children of ours.
-		embedded.Command(),
-	}
+	operators := []*cobra.Command{up.Command(), enginescmd.Command(), showconfig.Command(), userscmd.Command()}
+	operators = append(operators, servecmd.Commands()...)
+	// Children of ours.
+	operators = append(operators, embedded.Command(), demonstrate.Command())
+	return append(operators, cli.Commands()...)
 }

@@ -1,0 +1,195 @@
+package server
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"ambit.dev/ambit/api"
+	"ambit.dev/ambit/internal/config"
+	"ambit.dev/ambit/internal/httpx"
+	"ambit.dev/ambit/internal/idempotency"
+	"ambit.dev/ambit/observability"
+	"ambit.dev/ambit/scheduler"
+)
+
+// stopWithin bounds the whole stop; ambit up allows the server a little more before it kills it.
+const stopWithin = 8 * time.Second
+
+// Server is one running process.
+type Server struct {
+	*Domains
+
+	role     Role
+	drain    *httpx.Drain
+	public   *httpx.Server
+	internal *httpx.Server
+	worker   *scheduler.Worker
+	exporter *observability.Exporter
+	sweeper  *idempotency.Sweeper
+	// drainsSandboxes says that the sandboxes end with this process: it is the whole of an installation on one machine.
+	drainsSandboxes bool
+}
+
+// New makes a process of the given role; nothing runs yet.
+func New(ctx context.Context, cfg config.Config, role Role, log *slog.Logger) (*Server, error) {
+	d, err := Open(ctx, cfg, log)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{Domains: d, role: role, drain: httpx.NewDrain(), drainsSandboxes: role == All && cfg.Instance != ""}
+	d.Registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := s.build(); err != nil {
+		d.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Server) build() error {
+	handler, err := s.surfaces()
+	if err != nil {
+		return err
+	}
+	s.public = httpx.NewServer(httpx.ServerConfig{Name: string(s.role), Addr: s.Config.Listen, Handler: handler, Log: s.Log, Drained: s.drain})
+	s.internal = httpx.NewServer(httpx.ServerConfig{Name: "nodes", Addr: s.Config.NodeListen, Handler: s.nodeHandler(), Log: s.Log, Drained: s.drain})
+	s.sweeper = idempotency.NewSweeper(s.DB, s.Clock, s.Log)
+	if !s.role.worker() {
+		return nil
+	}
+	metrics := scheduler.NewMetrics()
+	s.Registry.MustRegister(metrics)
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("ask for the host's name: %w", err)
+	}
+	runner := scheduler.NewRunner(scheduler.RunnerDeps{
+		DB: s.DB, Gate: s.Gate, Models: s.Models, Tools: s.Tools, Sandboxes: s.Sandboxes, Listener: s.Listener, Previews: s.Previews, Clock: s.Clock, Log: s.Log,
+		Owner: fmt.Sprintf("%s/%d/%s", host, os.Getpid(), shortHash(time.Now().String())), Address: string(s.Config.NodeURL), Metrics: metrics,
+	})
+	if s.worker, err = scheduler.NewWorker(s.DB, runner, s.Config.WorkerConcurrency, s.Log); err != nil {
+		return err
+	}
+	s.exporter, err = observability.NewExporter(observability.ExporterConfig{
+		Postgres: s.DB, ClickHouse: s.ClickHouse, Notices: s.Listener, Clock: s.Clock, Log: s.Log, Metrics: s.Registry,
+	})
+	return err
+}
+
+// surfaces is what the public listener serves, by the role.
+func (s *Server) surfaces() (http.Handler, error) {
+	metrics, err := httpx.NewMetrics(s.Registry, string(s.role))
+	if err != nil {
+		return nil, err
+	}
+	checks := []httpx.Check{{Name: "postgres", Run: s.pingPostgres}}
+	if s.role.worker() {
+		checks = append(checks, httpx.Check{Name: "sandboxes", Run: s.sandboxReady()})
+	}
+	surface, err := s.consoleHandler()
+	if err != nil {
+		return nil, err
+	}
+	a := api.New(api.Config{
+		BaseURL: string(s.Config.PublicURL), Log: s.Log, Clock: s.Clock, DB: s.DB, Listener: s.Listener, Idempotency: s.Idempotency,
+		Domains: api.Domains{Tenants: s.Tenants, Agents: s.Agents, Sessions: s.Sessions, Models: s.Models, Prices: s.Gate.Prices(), Sandboxes: s.Sandboxes},
+		Metrics: metrics, Drain: s.drain, Checks: checks,
+		Prometheus: promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}), ErrorPage: surface,
+	}).Handler()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch path := r.URL.Path; {
+		case path == "/.well-known/jwks.json" && r.Method == http.MethodGet:
+			s.serveKeys(w, r)
+		case isAPI(path):
+			if strings.HasPrefix(path, "/v1/") && !s.role.api() {
+				http.NotFound(w, r)
+				return
+			}
+			a.ServeHTTP(w, r)
+		case s.role.console():
+			surface.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	}), nil
+}
+
+func isAPI(path string) bool {
+	switch path {
+	case "/openapi.json", "/healthz", "/readyz", "/metrics", "/v1":
+		return true
+	}
+	return strings.HasPrefix(path, "/v1/") || strings.HasPrefix(path, "/errors/")
+}
+
+// Start starts the parts in the order in which they need each other.
+func (s *Server) Start(ctx context.Context) error {
+	s.Listener.Start(ctx)
+	if err := s.Identity.Start(ctx); err != nil {
+		return err
+	}
+	s.Tenants.Start(ctx)
+	s.sweeper.Start(ctx)
+	if err := s.internal.Start(ctx); err != nil {
+		return err
+	}
+	if s.role.worker() {
+		s.Mail.Start(ctx)
+		s.exporter.Start(ctx)
+		if err := s.Sandboxes.Start(ctx); err != nil {
+			return err
+		}
+		if err := s.worker.Start(ctx); err != nil {
+			return err
+		}
+	}
+	return s.public.Start(ctx)
+}
+
+// Stop takes no more work, lets what is under way end, saves the sandboxes' working directories where they end with this process, and
+// stops the parts in the opposite order, all within 8 s.
+func (s *Server) Stop(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stopWithin)
+	defer cancel()
+	var errs []error
+	s.drain.Begin()
+	if s.worker != nil {
+		part, done := context.WithTimeout(ctx, 3500*time.Millisecond)
+		errs = append(errs, s.worker.Stop(part, 1500*time.Millisecond))
+		done()
+	}
+	s.Sessions.Stop()
+	if s.role.worker() {
+		if s.drainsSandboxes {
+			part, done := context.WithTimeout(ctx, 4*time.Second)
+			errs = append(errs, s.Sandboxes.Drain(part))
+			done()
+		} else {
+			errs = append(errs, s.Sandboxes.Stop(ctx))
+		}
+	}
+	errs = append(errs, s.public.Stop(ctx), s.internal.Stop(ctx))
+	if s.exporter != nil {
+		errs = append(errs, s.exporter.Stop(ctx), s.Mail.Stop(ctx))
+	}
+	s.sweeper.Stop()
+	errs = append(errs, s.Tenants.Stop(ctx), s.Identity.Stop(ctx))
+	s.Listener.Stop()
+	s.Close()
+	return errors.Join(errs...)
+}
+
+func shortHash(s string) string {
+	sum := sha256.Sum256([]byte(s))
+	return hex.EncodeToString(sum[:4])
+}

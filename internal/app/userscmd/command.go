@@ -1,0 +1,41 @@
+// Package userscmd is "ambit users": what an operator does for a person who can't sign in.
+package userscmd
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"ambit.dev/ambit/internal/app/server"
+	"ambit.dev/ambit/internal/config"
+)
+
+// Command is "users" with its subcommands.
+func Command() *cobra.Command {
+	cmd := &cobra.Command{Use: "users", Short: "Help a person who can't sign in"}
+	cmd.AddCommand(&cobra.Command{
+		Use:   "reset EMAIL",
+		Short: "Print a link with which this person chooses a new password",
+		Long:  "Prints a link that works once, for a day. Hand it to the person over a channel that you trust. It needs AMBIT_POSTGRES_URL and the master key, as serve does.",
+		Args:  cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := config.Load()
+			if err != nil {
+				return err
+			}
+			t, closing, err := server.OpenTenants(cmd.Context(), cfg, server.NewLogger(cfg, os.Stderr))
+			if err != nil {
+				return err
+			}
+			defer closing()
+			link, err := t.Tenants.OperatorResetLink(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), link)
+			return err
+		},
+	})
+	return cmd
+}
