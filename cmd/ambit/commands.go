@@ -17,7 +17,7 @@ import (
 // commands is the one list of what the binary can do. Each package below
 // internal/app exports Command() *cobra.Command, or Commands().
 func commands() []*cobra.Command {
-	operators := []*cobra.Command{up.Command(), enginescmd.Command(), showconfig.Command(), userscmd.Command()}
+	operators := []*cobra.Command{up.Command(), doctor.Command(), enginescmd.Command(), showconfig.Command(), userscmd.Command()}
 	operators = append(operators, servecmd.Commands()...)
 	// Children of ours.
 	operators = append(operators, embedded.Command(), demonstrate.Command())

@@ -8,8 +8,10 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
+	"ambit.dev/ambit/internal/clickhouse"
 	"ambit.dev/ambit/internal/config"
 	"ambit.dev/ambit/internal/engines"
 	"ambit.dev/ambit/internal/processes"
@@ -69,6 +71,15 @@ func Running(cfg config.Config) (config.Config, bool) {
 	cfg.PostgresURL, cfg.ClickHouseURL = config.Address(a.PostgresURL), config.Address(a.ClickHouseURL)
 	cfg.NomadAddr, cfg.NomadToken = config.Address(a.NomadAddr), config.Secret(a.NomadToken)
 	return cfg, true
+}
+
+// ClickHouseConfig is how the ClickHouse of a configuration is reached.
+func ClickHouseConfig(cfg config.Config) clickhouse.Config {
+	address := cfg.ClickHouseURL.Reveal()
+	if socket, ok := strings.CutPrefix(address, "unix://"); ok {
+		return clickhouse.Config{Socket: socket}
+	}
+	return clickhouse.Config{URL: address}
 }
 
 // ErrRunning is returned by WithDatabases when it is to have them to itself.

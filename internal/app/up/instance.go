@@ -55,8 +55,7 @@ const (
 // Open takes the data directory for this process. It fails when another one
 // runs on it.
 func Open(cfg config.Config, opts Options, output *processes.Output) (*Instance, error) {
-	sum := sha256.Sum256([]byte(cfg.DataDir))
-	cfg.Instance = hex.EncodeToString(sum[:8])
+	cfg.Instance = instanceID(cfg.DataDir)
 	i := &Instance{cfg: cfg, opts: opts, output: output, log: output.Logger("up", cfg.LogLevel)}
 	// Postgres's and the sandboxes' accounts pass through it; they can't list it.
 	if err := os.MkdirAll(cfg.DataDir, 0o711); err != nil { //nolint:gosec // see above
@@ -108,8 +107,16 @@ func writeAtStart(f *os.File, text string) error {
 	return err
 }
 
-// marker is the variable by which every process that we start is known.
-func (i *Instance) marker() string { return "AMBIT_INSTANCE=" + i.cfg.Instance }
+// Marker is the variable, with its value, by which every process that an ambit
+// up on this data directory has started is known.
+func Marker(dataDir string) string { return "AMBIT_INSTANCE=" + instanceID(dataDir) }
+
+func instanceID(dataDir string) string {
+	sum := sha256.Sum256([]byte(dataDir))
+	return hex.EncodeToString(sum[:8])
+}
+
+func (i *Instance) marker() string { return Marker(i.cfg.DataDir) }
 
 // baseEnvironment is ours without any setting of Ambit, plus the marker.
 func (i *Instance) baseEnvironment() []string {

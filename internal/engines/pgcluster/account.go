@@ -104,3 +104,13 @@ func (a account) checkReach(dir string) error {
 	}
 	return nil
 }
+
+// CheckReach says whether the account that the server would run as can enter
+// dir, which must exist.
+func CheckReach(ctx context.Context, dir string) error {
+	acc, err := serverAccount(ctx)
+	if err != nil {
+		return err
+	}
+	return acc.checkReach(dir)
+}
