@@ -139,11 +139,12 @@ func (r *Registry) Call(ctx context.Context, adm *gate.Admission, call Prepared,
 	if err != nil {
 		return Result{}, err
 	}
-	return call.run(ctx, effect)
+	return Run(ctx, call, effect)
 }
 
-func (p Prepared) run(ctx context.Context, w Workspace) (Result, error) {
-	result, err := p.tool.Run(ctx, w, p.Input)
+// Run carries out a checked call in a workspace. A workspace of a sandbox exists only under an admission: see Call.
+func Run(ctx context.Context, call Prepared, w Workspace) (Result, error) {
+	result, err := call.tool.Run(ctx, w, call.Input)
 	if err != nil {
 		return refusal(err)
 	}

@@ -65,6 +65,7 @@ func readFile(ctx context.Context, w connectors.Workspace, input json.RawMessage
 		size     int64
 		more     bool // something of the file follows what is shown
 		cutShort bool
+		last     byte = '\n'
 	)
 	for offset := int64(0); ; {
 		part, err := w.ReadFile(ctx, guest.ReadRequest{Path: p, Offset: offset, Limit: readChunk})
@@ -72,6 +73,9 @@ func readFile(ctx context.Context, w connectors.Workspace, input json.RawMessage
 			return connectors.Result{}, err
 		}
 		size = part.Size
+		if n := len(part.Data); n > 0 {
+			last = part.Data[n-1]
+		}
 		if offset == 0 && binary(part.Data) {
 			return connectors.Failed("%s is a binary file of %d bytes, not text. Look at it with bash, for example with xxd or file.", p, size), nil
 		}
@@ -112,7 +116,11 @@ func readFile(ctx context.Context, w connectors.Workspace, input json.RawMessage
 	case size == 0:
 		return connectors.Result{Text: "[" + p + " is empty]"}, nil
 	case len(text) == 0:
-		return connectors.Failed("%s has %d lines only.", p, line-1+lastLine(text)), nil
+		lines := line - 1
+		if last != '\n' {
+			lines = line // a last line without an end
+		}
+		return connectors.Failed("%s has %d lines only.", p, lines), nil
 	}
 	shown := connectors.Clean(text)
 	if more {
@@ -130,14 +138,6 @@ func readFile(ctx context.Context, w connectors.Workspace, input json.RawMessage
 		shown += note
 	}
 	return connectors.Result{Text: shown}, nil
-}
-
-// lastLine counts a last line without an end.
-func lastLine(b []byte) int {
-	if len(b) > 0 && b[len(b)-1] != '\n' {
-		return 1
-	}
-	return 0
 }
 
 // binary guesses from a file's beginning, as git does: a null byte, or, here, bytes that are no UTF-8.
