@@ -43,7 +43,7 @@ CREATE TABLE warm_sandboxes (
 );
 -- The claim takes the one that has waited longest.
 CREATE INDEX warm_sandboxes_claim ON warm_sandboxes (environment, build, ready_at) WHERE state = 'ready';
-SELECT ambit_platform_table('warm_sandboxes', 'SELECT, DELETE', 'SELECT, INSERT, UPDATE, DELETE',
+SELECT ambit_platform_table('warm_sandboxes', 'SELECT, UPDATE, DELETE', 'SELECT, INSERT, UPDATE, DELETE',
   'a warm machine belongs to nobody until a session claims it, and holds nothing of a tenant');
 
 -- The machine of a session, from its claim on. Rows are kept after the end: they are the record of what ran and why it ended.
