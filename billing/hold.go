@@ -139,11 +139,13 @@ func Settle(ctx context.Context, tx pgx.Tx, now time.Time, org id.Org, hold id.H
 	if err != nil {
 		return Settled{}, fmt.Errorf("read hold %s: %w", hold, err)
 	}
-	parent := id.Hold(deref(peek.ParentID))
+	parent, parentOpen := id.Hold(deref(peek.ParentID)), false
 	if parent != "" {
-		if _, err := q.LockHold(ctx, billingdb.LockHoldParams{OrgID: org, ID: parent}); err != nil {
+		row, err := q.LockHold(ctx, billingdb.LockHoldParams{OrgID: org, ID: parent})
+		if err != nil {
 			return Settled{}, fmt.Errorf("lock hold %s: %w", parent, err)
 		}
+		parentOpen = row.State == "held" || row.State == "unsettled"
 	}
 	row, err := q.LockHold(ctx, billingdb.LockHoldParams{OrgID: org, ID: hold})
 	if err != nil {
@@ -167,14 +169,18 @@ func Settle(ctx context.Context, tx pgx.Tx, now time.Time, org id.Org, hold id.H
 		return Settled{}, fmt.Errorf("settle hold %s: it is %s already", hold, h.State)
 	}
 	if parent != "" {
-		if _, err := q.UncarveHold(ctx, billingdb.UncarveHoldParams{Amount: h.Amount, Captured: s.Captured, OrgID: org, ID: parent}); err != nil {
+		up := billingdb.UncarveHoldParams{Amount: h.Amount, Captured: s.Captured, OrgID: org, ID: parent}
+		if !parentOpen {
+			up.Released = s.Released
+		}
+		if _, err := q.UncarveHold(ctx, up); err != nil {
 			return Settled{}, fmt.Errorf("give back to hold %s: %w", parent, err)
 		}
 	}
-	return s, postSettlement(ctx, tx, now, org, h, &s)
+	return s, postSettlement(ctx, tx, now, org, h, parentOpen, &s)
 }
 
-func postSettlement(ctx context.Context, tx pgx.Tx, now time.Time, org id.Org, h Hold, s *Settled) error {
+func postSettlement(ctx context.Context, tx pgx.Tx, now time.Time, org id.Org, h Hold, parentOpen bool, s *Settled) error {
 	var err error
 	if s.Captured > 0 {
 		s.Entry, err = post(ctx, tx, org, Transfer{Debit: Held, Credit: Spent, Amount: s.Captured, Kind: kindCapture, Hold: h.ID, Session: h.Session, Step: h.Step, CreatedAt: now})
@@ -182,8 +188,8 @@ func postSettlement(ctx context.Context, tx pgx.Tx, now time.Time, org id.Org, h
 			return err
 		}
 	}
-	// What a child releases stays held by its parent.
-	if s.Released > 0 && h.Parent == "" {
+	// What a child releases stays held by its parent while that is open. A parent that was settled before can't give it back any more.
+	if s.Released > 0 && !parentOpen {
 		_, err = post(ctx, tx, org, Transfer{Debit: Held, Credit: Available, Amount: s.Released, Kind: kindRelease, Hold: h.ID, Session: h.Session, Step: h.Step, CreatedAt: now})
 		if err != nil {
 			return err

@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,6 +66,17 @@ func NewWithOwner(t testing.TB) (*postgres.DB, string) {
 	require.NoError(t, err)
 	t.Cleanup(db.Close)
 	return db, owner
+}
+
+// NewOrg makes an organisation and nothing else: no member, no project, no credit.
+func NewOrg(t testing.TB, db *postgres.DB) id.Org {
+	t.Helper()
+	org := id.New[id.Org]()
+	require.NoError(t, db.InTx(t.Context(), org, func(tx pgx.Tx) error {
+		_, err := tx.Exec(t.Context(), "INSERT INTO organizations (id, name, slug, created_at, updated_at) VALUES ($1, 'Test', $2, now(), now())", string(org), strings.ReplaceAll(string(org), "_", "-"))
+		return err
+	}))
+	return org
 }
 
 // Passwords are those of the two roles in every test database.

@@ -30,8 +30,9 @@ UPDATE holds SET carved_nanos = carved_nanos + @amount
 WHERE org_id = @org_id AND id = @id AND state = 'held' AND amount_nanos - carved_nanos - captured_nanos - released_nanos >= @amount;
 
 -- name: UncarveHold :execrows
--- A child is settled: its whole amount is no longer carved, what it captured is captured of the parent.
-UPDATE holds SET carved_nanos = carved_nanos - @amount, captured_nanos = captured_nanos + @captured
+-- A child is settled: its whole amount is no longer carved, what it captured is captured of the parent. What it released is left of the
+-- parent, or released of it where the parent was settled before.
+UPDATE holds SET carved_nanos = carved_nanos - @amount, captured_nanos = captured_nanos + @captured, released_nanos = released_nanos + @released
 WHERE org_id = @org_id AND id = @id;
 
 -- name: SettleHold :execrows

@@ -434,22 +434,25 @@ func (q *Queries) SumTransfers(ctx context.Context, orgID id.Org) ([]SumTransfer
 }
 
 const uncarveHold = `-- name: UncarveHold :execrows
-UPDATE holds SET carved_nanos = carved_nanos - $1, captured_nanos = captured_nanos + $2
-WHERE org_id = $3 AND id = $4
+UPDATE holds SET carved_nanos = carved_nanos - $1, captured_nanos = captured_nanos + $2, released_nanos = released_nanos + $3
+WHERE org_id = $4 AND id = $5
 `
 
 type UncarveHoldParams struct {
 	Amount   money.Nanos
 	Captured money.Nanos
+	Released money.Nanos
 	OrgID    id.Org
 	ID       id.Hold
 }
 
-// A child is settled: its whole amount is no longer carved, what it captured is captured of the parent.
+// A child is settled: its whole amount is no longer carved, what it captured is captured of the parent. What it released is left of the
+// parent, or released of it where the parent was settled before.
 func (q *Queries) UncarveHold(ctx context.Context, arg UncarveHoldParams) (int64, error) {
 	result, err := q.db.Exec(ctx, uncarveHold,
 		arg.Amount,
 		arg.Captured,
+		arg.Released,
 		arg.OrgID,
 		arg.ID,
 	)
