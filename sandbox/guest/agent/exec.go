@@ -61,7 +61,7 @@ func (s *Server) attach(x *exchange, req guest.AttachRequest) (any, error) {
 // follow streams a command's output from its start, and returns its result. It
 // ends early when the client goes away; the command does not.
 func (s *Server) follow(x *exchange, e *effect, again bool, limit int64) (any, error) {
-	ctx := x.watchDetach()
+	ctx := x.ctx
 	st := guest.Started{EffectKey: e.key, Reattached: again, Running: !e.ended(), StartedAt: e.started}
 	if err := guest.WriteJSON(x.w, guest.FrameStarted, st); err != nil {
 		return nil, err

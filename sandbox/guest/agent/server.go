@@ -129,28 +129,34 @@ type exchange struct {
 // becomes the error frame.
 type handler func(s *Server, x *exchange, body json.RawMessage) (any, error)
 
-// handlers is every operation. Those that need a configured guest say so.
-var handlers = map[guest.Op]struct {
-	run    handler
-	before bool // allowed before Configure
-}{
-	guest.OpInfo:       {decoded((*Server).info), true},
-	guest.OpConfigure:  {decoded((*Server).configure), true},
-	guest.OpShutdown:   {decoded((*Server).shutdown), true},
-	guest.OpMetrics:    {decoded((*Server).metrics), true},
-	guest.OpWarm:       {decoded((*Server).warm), true},
-	guest.OpClock:      {decoded((*Server).setClock), false},
-	guest.OpExec:       {decoded((*Server).exec), false},
-	guest.OpAttach:     {decoded((*Server).attach), false},
-	guest.OpSignal:     {decoded((*Server).signal), false},
-	guest.OpReadOutput: {decoded((*Server).readOutput), false},
-	guest.OpReadFile:   {decoded((*Server).readFile), false},
-	guest.OpWriteFile:  {decoded((*Server).writeFile), false},
-	guest.OpList:       {decoded((*Server).list), false},
-	guest.OpStat:       {decoded((*Server).stat), false},
-	guest.OpRemove:     {decoded((*Server).remove), false},
-	guest.OpSave:       {decoded((*Server).save), false},
-	guest.OpRestore:    {decoded((*Server).restore), false},
+// operation is how one operation is served.
+type operation struct {
+	run handler
+	// before: allowed before Configure.
+	before bool
+	// upload: the client sends content after its request.
+	upload bool
+}
+
+// handlers is every operation.
+var handlers = map[guest.Op]operation{
+	guest.OpInfo:       {run: decoded((*Server).info), before: true},
+	guest.OpConfigure:  {run: decoded((*Server).configure), before: true},
+	guest.OpShutdown:   {run: decoded((*Server).shutdown), before: true},
+	guest.OpMetrics:    {run: decoded((*Server).metrics), before: true},
+	guest.OpWarm:       {run: decoded((*Server).warm), before: true},
+	guest.OpClock:      {run: decoded((*Server).setClock)},
+	guest.OpExec:       {run: decoded((*Server).exec)},
+	guest.OpAttach:     {run: decoded((*Server).attach)},
+	guest.OpSignal:     {run: decoded((*Server).signal)},
+	guest.OpReadOutput: {run: decoded((*Server).readOutput)},
+	guest.OpReadFile:   {run: decoded((*Server).readFile)},
+	guest.OpWriteFile:  {run: decoded((*Server).writeFile), upload: true},
+	guest.OpList:       {run: decoded((*Server).list)},
+	guest.OpStat:       {run: decoded((*Server).stat)},
+	guest.OpRemove:     {run: decoded((*Server).remove)},
+	guest.OpSave:       {run: decoded((*Server).save)},
+	guest.OpRestore:    {run: decoded((*Server).restore), upload: true},
 }
 
 // decoded gives a handler its typed body.
@@ -177,6 +183,9 @@ func (s *Server) serveStream(stream *yamux.Stream) {
 			_ = guest.WriteJSON(stream, guest.FrameError, guest.Errorf(guest.CodeInvalid, "%v", err))
 		}
 		return
+	}
+	if !handlers[req.Op].upload {
+		go x.watch(stream, cancel)
 	}
 	out, err := s.dispatch(x, req)
 	if err != nil {
@@ -205,17 +214,14 @@ func (s *Server) dispatch(x *exchange, req guest.Request) (out any, err error) {
 	return h.run(s, x, req.Body)
 }
 
-// watchDetach cancels ctx when the client closes its end. Only for operations
-// that expect nothing more from the client.
-func (x *exchange) watchDetach() context.Context {
-	ctx, cancel := context.WithCancel(x.ctx)
-	go func() {
-		defer cancel()
-		for {
-			if _, _, err := x.fr.Next(); err != nil {
-				return
-			}
+// watch ends an operation whose client closes its end: a write that waits for
+// somebody to read would wait for ever, with commands frozen, say.
+func (x *exchange) watch(stream io.Closer, cancel func()) {
+	for {
+		if _, _, err := x.fr.Next(); err != nil {
+			cancel()
+			_ = stream.Close()
+			return
 		}
-	}()
-	return ctx
+	}
 }

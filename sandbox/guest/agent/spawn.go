@@ -69,6 +69,8 @@ func (sp *spawner) thread(ready chan<- error) {
 		ready <- fmt.Errorf("set no_new_privs: %w", err)
 		return
 	}
+	// The agent may run at a better priority than commands should.
+	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, 0)
 	ready <- nil
 	for {
 		select {
