@@ -45,10 +45,10 @@ func AccessLog(log *slog.Logger, m *Metrics) Middleware {
 				done(note.Route, r.Method, status, took)
 				level := slog.LevelInfo
 				switch {
+				case isProbe(r.URL.Path):
+					level = slog.LevelDebug // whoever asks knows the answer; not ready is no failure of the request
 				case status >= 500:
 					level = slog.LevelError
-				case isProbe(r.URL.Path) && status < 400:
-					level = slog.LevelDebug
 				}
 				attrs := []slog.Attr{
 					slog.String("request_id", string(RequestIDFrom(ctx))),
