@@ -78,6 +78,9 @@ type Stream struct {
 	name  string
 	least slog.Level
 	file  io.Writer
+	// Quiet are pieces of lines that say nothing to people: such a line goes
+	// only to the file. It is set before the first Write.
+	Quiet []string
 
 	mu      sync.Mutex
 	partial []byte
@@ -127,7 +130,7 @@ func (s *Stream) line(raw []byte) {
 		s.last = slices.Delete(s.last, 0, len(s.last)-keptLines)
 	}
 	e := parseLine(text)
-	if e.level < s.least {
+	if e.level < s.least || slices.ContainsFunc(s.Quiet, func(q string) bool { return strings.Contains(text, q) }) {
 		return
 	}
 	s.out.show(s.name, e)

@@ -48,7 +48,14 @@ const (
 	rapidWithin  = time.Minute
 	firstBackoff = 200 * time.Millisecond
 	backoffLimit = 5 * time.Second
+)
+
+// How often readiness is asked for: often at first, for what takes a moment, and
+// then seldom, since each question costs the child something.
+const (
 	readyPoll    = 50 * time.Millisecond
+	readyPollMax = time.Second
+	readyTell    = 10 * time.Second // how often it is told what is waited for
 )
 
 // GaveUpError is sent to Failed when a child dies again and again.
@@ -205,10 +212,15 @@ func (s *Supervisor) waitReady(ctx context.Context, c *supervised, child *Child)
 	ctx, cancel := context.WithTimeout(ctx, c.spec.ReadyWithin)
 	defer cancel()
 	began := time.Now()
-	for {
+	told := began
+	for pause := readyPoll; ; pause = min(pause+pause/10, readyPollMax) {
 		err := c.spec.Ready(ctx)
 		if err == nil && child.Alive() {
 			return nil
+		}
+		if time.Since(told) >= readyTell {
+			told = time.Now()
+			s.log.InfoContext(ctx, "waiting for "+c.spec.Name, "since", time.Since(began).Round(time.Second), "because", err)
 		}
 		select {
 		case <-child.Done():
@@ -218,7 +230,7 @@ func (s *Supervisor) waitReady(ctx context.Context, c *supervised, child *Child)
 				return ctx.Err()
 			}
 			return fmt.Errorf("%s was not ready after %s (%w)%s", c.spec.Name, time.Since(began).Round(time.Second), err, c.lastWords())
-		case <-time.After(readyPoll):
+		case <-time.After(pause):
 		}
 	}
 }

@@ -2,8 +2,10 @@ package up
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -178,6 +180,10 @@ func (i *Instance) startClickHouse(ctx context.Context, set *engines.Set) error 
 	return nil
 }
 
+// nomadNoise is what Nomad calls an error and is none: a follower of its events
+// that went away, and tasks that ended while no client watched.
+var nomadNoise = []string{"broken pipe", "failed to reattach to executor", "error recovering task"}
+
 func (i *Instance) startNomad(ctx context.Context, set *engines.Set) error {
 	if i.cfg.NomadAddr.IsSet() {
 		i.log.InfoContext(ctx, "using the outside Nomad", "address", i.cfg.NomadAddr)
@@ -200,6 +206,7 @@ func (i *Instance) startNomad(ctx context.Context, set *engines.Set) error {
 		if err != nil {
 			return err
 		}
+		stream.Quiet = nomadNoise
 		err = i.supervisor.Start(ctx, processes.Spec{
 			Name: agent.name, Output: stream,
 			Command: func(context.Context) (*exec.Cmd, error) { return agent.command(), nil },
@@ -232,7 +239,7 @@ func (i *Instance) startServer(ctx context.Context) error {
 			cmd.Env = env
 			return cmd, nil
 		},
-		Ready: func(ctx context.Context) error { return getOK(ctx, "", "http://"+i.cfg.Listen+"/readyz") },
+		Ready: func(ctx context.Context) error { return serverReady(ctx, i.cfg.Listen) },
 		// The first start migrates both databases and builds the sandbox template.
 		ReadyWithin: 3 * time.Minute, StopWithin: serverStop,
 	})
@@ -255,6 +262,36 @@ func (i *Instance) showEngines() {
 		}
 	}
 	i.output.Print(text + "\n")
+}
+
+// serverReady asks a server whether it is ready; the error says what is not.
+func serverReady(ctx context.Context, listen string) error {
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+listen+"/readyz", http.NoBody)
+	if err != nil {
+		return err
+	}
+	req.Close = true
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode == http.StatusOK {
+		return nil
+	}
+	var answer struct {
+		Status string
+		Checks []struct{ Name, Status, Error string }
+	}
+	_ = json.NewDecoder(io.LimitReader(resp.Body, 64<<10)).Decode(&answer)
+	for _, c := range answer.Checks {
+		if c.Status != "ok" {
+			return fmt.Errorf("%s: %s", c.Name, c.Error)
+		}
+	}
+	return fmt.Errorf("it answered %s %s", resp.Status, answer.Status)
 }
 
 // getOK asks for one page, over a unix socket when one is given, and wants 200.
