@@ -35,7 +35,6 @@ type Agent struct {
 	args   []string
 	mu     sync.Mutex
 	cmd    *exec.Cmd
-	log    *bytes.Buffer
 }
 
 // Start starts an agent in development mode: ready within seconds, everything
@@ -51,7 +50,7 @@ func start(t testing.TB, dev bool) *Agent {
 	// Not t.TempDir: removing it would fail on mounts that a killed agent left.
 	dir, err := os.MkdirTemp("", "nomad-test-")
 	require.NoError(t, err)
-	a := &Agent{t: t, dir: dir, binary: binary(t), log: &bytes.Buffer{}}
+	a := &Agent{t: t, dir: dir, binary: binary(t)}
 	ports := freePorts(t, 3)
 	a.Address = fmt.Sprintf("http://127.0.0.1:%d", ports[0])
 	conf := filepath.Join(dir, "agent.hcl")
@@ -81,9 +80,7 @@ func (a *Agent) AwaitReady(c *nomad.Client) {
 	ctx, cancel := context.WithTimeout(a.t.Context(), 90*time.Second)
 	defer cancel()
 	if err := c.AwaitReady(ctx); err != nil {
-		a.mu.Lock()
-		defer a.mu.Unlock()
-		require.NoError(a.t, err, "agent's last words:\n%s", tail(a.log.Bytes(), 4000))
+		require.NoError(a.t, err, "the agent's last words:\n%s", a.lastWords())
 	}
 }
 
@@ -93,7 +90,12 @@ func (a *Agent) Run() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	cmd := exec.Command(a.binary, a.args...) //nolint:noctx // ended by Kill or the clean-up
-	cmd.Stdout, cmd.Stderr = a.log, a.log
+	// A file, not a pipe: Nomad's helpers inherit it and may outlive the agent,
+	// and waiting for the agent would be waiting for them.
+	log, err := os.OpenFile(a.logPath(), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	require.NoError(a.t, err)
+	defer log.Close() //nolint:errcheck // the agent has its own
+	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	require.NoError(a.t, cmd.Start())
 	a.cmd = cmd
@@ -108,6 +110,16 @@ func (a *Agent) Kill() {
 		_ = a.cmd.Wait()
 		a.cmd = nil
 	}
+}
+
+func (a *Agent) logPath() string { return filepath.Join(a.dir, "agent.log") }
+
+func (a *Agent) lastWords() string {
+	b, err := os.ReadFile(a.logPath())
+	if err != nil {
+		return err.Error()
+	}
+	return string(b[max(0, len(b)-6000):])
 }
 
 func (a *Agent) cleanUp() {
@@ -125,12 +137,12 @@ func (a *Agent) cleanUp() {
 			<-done
 		}
 	}
+	if a.t.Failed() {
+		a.t.Logf("the agent's last words:\n%s", a.lastWords())
+	}
 	killBelow(a.dir)
 	unmountBelow(a.dir)
 	_ = os.RemoveAll(a.dir)
-	if a.t.Failed() {
-		a.t.Logf("the agent's last words:\n%s", tail(a.log.Bytes(), 6000))
-	}
 }
 
 // killBelow ends what a durable agent's tasks left: their processes, helpers of
@@ -180,13 +192,6 @@ func freePorts(t testing.TB, n int) []int {
 		ports[i] = l.Addr().(*net.TCPAddr).Port
 	}
 	return ports
-}
-
-func tail(b []byte, n int) string {
-	if len(b) > n {
-		b = b[len(b)-n:]
-	}
-	return string(b)
 }
 
 const agentConfig = `
