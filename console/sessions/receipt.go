@@ -1,6 +1,7 @@
 package sessions
 
 import (
+	"strings"
 	"time"
 
 	"ambit.dev/ambit/console/ui"
@@ -25,7 +26,7 @@ func newReceipt(r scheduler.KillReceipt, back string) receipt {
 	if r.Sandbox == nil {
 		out.Facts = append(out.Facts, ui.Fact{Term: "Sandbox", Text: "ending; the receipt is completed when it is gone"})
 	} else {
-		out.Facts = append(out.Facts, ui.Fact{Term: "Sandbox gone", Value: ui.Clock(r.Sandbox.At)}, ui.Fact{Term: "Proof", Text: r.Sandbox.Proof})
+		out.Facts = append(out.Facts, ui.Fact{Term: "Sandbox gone", Value: ui.Clock(r.Sandbox.At)}, ui.Fact{Term: "Seen by", Text: strings.TrimSpace(r.Sandbox.By + " " + r.Sandbox.Detail)})
 	}
 	if n := len(r.UnsettledSteps); n > 0 {
 		out.Facts = append(out.Facts, ui.Fact{Term: "Unknown", Text: ui.Plural(int64(n), "step was under way; what became of it is not known", "steps were under way; what became of them is not known")})

@@ -30,12 +30,14 @@ const (
 
 // live is one page that is kept up to date.
 type live struct {
-	h          *Handler
-	c          echo.Context
-	session    journal.Session
-	place      page.Place
-	after      int64
-	asJournal  bool
+	h         *Handler
+	c         echo.Context
+	session   journal.Session
+	place     page.Place
+	after     int64
+	asJournal bool
+	// embedded is a session inside another page, which has no inspector and its own heading.
+	embedded   bool
 	options    transcript.Options
 	projection *transcript.Projection
 	out        *httpx.EventStream
@@ -58,7 +60,9 @@ func (h *Handler) stream(c echo.Context) error {
 		l.after = s.LastSeq
 	}
 	q := queryOf(c)
-	l.options = q.options(l.place.Path("sessions", string(s.ID)))
+	if l.embedded = c.QueryParam("embedded") != ""; !l.embedded {
+		l.options = q.options(l.place.Path("sessions", string(s.ID)))
+	}
 	// Steps that are open at the page's last event have to be known, to be drawn whole when they go on.
 	known, err := h.Sessions.Events(ctx, s.Org, s.ID, journal.EventFilter{After: max(0, l.after-window), Limit: window})
 	if err != nil {
@@ -190,7 +194,7 @@ func (l *live) patch(ctx context.Context, events []journal.Event) error {
 		return err
 	}
 	head := newHead(l.place, l.session, held, l.projection.Running())
-	if err := l.partial(&body, "#session-head", "outerMorph", header(head)); err != nil {
+	if err := l.partial(&body, "#session-head", "outerMorph", l.header(head)); err != nil {
 		return err
 	}
 	if l.session.Status == journal.Terminated {
@@ -203,6 +207,13 @@ func (l *live) patch(ctx context.Context, events []journal.Event) error {
 	}
 	l.after = events[len(events)-1].Seq
 	return l.sendPatch(l.after, "patch", body.Bytes())
+}
+
+func (l *live) header(h head) templ.Component {
+	if l.embedded {
+		return embeddedHead(h)
+	}
+	return header(h)
 }
 
 // announcement is what a screen reader is told: only that the session's state changed, never each step.

@@ -127,3 +127,9 @@
     if (form?.matches?.("form[data-clear]") && e.detail.ctx.response?.status < 300) form.reset();
   });
 })();
+
+// A choice on which the rest of the page depends loads the page again with it.
+document.addEventListener("change", (e) => {
+  const name = e.target.dataset?.reload;
+  if (name) location.assign(location.pathname + "?" + new URLSearchParams({ [name]: e.target.value }));
+});

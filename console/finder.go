@@ -1,0 +1,93 @@
+package console
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/labstack/echo/v4"
+
+	"ambit.dev/ambit/agents"
+	"ambit.dev/ambit/console/page"
+	"ambit.dev/ambit/internal/fault"
+	"ambit.dev/ambit/internal/id"
+	"ambit.dev/ambit/internal/postgres"
+	"ambit.dev/ambit/journal"
+	"ambit.dev/ambit/scheduler"
+	"ambit.dev/ambit/tenants"
+)
+
+// finder resolves a pasted id to the page about it, in any organisation of the person. What is not there, or is others', is the same 404.
+type finder struct {
+	tenants  *tenants.Service
+	agents   *agents.Service
+	sessions *scheduler.Service
+	db       *postgres.DB
+}
+
+func (f *finder) register(g *echo.Group) { g.GET("/:id", f.open) }
+
+func (f *finder) open(c echo.Context) error {
+	ctx, wanted := c.Request().Context(), c.Param("id")
+	for _, m := range personOf(c).Memberships {
+		project, parts, err := f.find(ctx, m.Organization, wanted)
+		if fault.IsCode(err, "not_found") {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		home, err := f.tenants.GetProject(ctx, m.Organization, project)
+		if err != nil {
+			return err
+		}
+		to := page.Place{OrgSlug: m.OrganizationSlug, ProjectSlug: home.Slug}
+		return c.Redirect(http.StatusSeeOther, to.Path(parts.path...)+parts.query)
+	}
+	return fault.NotFound()
+}
+
+type target struct {
+	path  []string
+	query string
+}
+
+func (f *finder) find(ctx context.Context, org id.Org, wanted string) (project id.Project, to target, err error) {
+	if s, parseErr := id.Parse[id.Session](wanted); parseErr == nil {
+		got, err := f.sessions.Get(ctx, org, s)
+		return got.Project, target{path: []string{"sessions", wanted}}, err
+	}
+	if p, parseErr := id.Parse[id.Project](wanted); parseErr == nil {
+		got, err := f.tenants.GetProject(ctx, org, p)
+		return got.ID, target{}, err
+	}
+	err = f.db.InTx(ctx, org, func(tx pgx.Tx) error {
+		project, to, err = f.findTx(ctx, tx, org, wanted)
+		return err
+	})
+	return project, to, err
+}
+
+func (f *finder) findTx(ctx context.Context, tx pgx.Tx, org id.Org, wanted string) (id.Project, target, error) {
+	if a, err := id.Parse[id.Agent](wanted); err == nil {
+		got, err := f.agents.Get(ctx, tx, org, a)
+		return got.Project, target{path: []string{"agents", wanted}}, err
+	}
+	if s, err := id.Parse[id.Step](wanted); err == nil {
+		step, err := journal.GetStep(ctx, tx, org, s)
+		if err != nil {
+			return "", target{}, err
+		}
+		got, err := journal.Get(ctx, tx, org, step.Session)
+		return got.Project, target{path: []string{"sessions", string(step.Session)}, query: "?step=" + wanted}, err
+	}
+	if e, err := id.Parse[id.Event](wanted); err == nil {
+		event, err := journal.GetEvent(ctx, tx, org, e)
+		if err != nil {
+			return "", target{}, err
+		}
+		got, err := journal.Get(ctx, tx, org, event.Session)
+		return got.Project, target{path: []string{"sessions", string(event.Session)}, query: "?view=journal"}, err
+	}
+	return "", target{}, fault.NotFound()
+}

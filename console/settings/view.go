@@ -1,0 +1,96 @@
+package settings
+
+import (
+	"strings"
+	"time"
+
+	"ambit.dev/ambit/console/page"
+	"ambit.dev/ambit/console/ui"
+	"ambit.dev/ambit/tenants"
+)
+
+type signInRow struct {
+	ID       string
+	Browser  string
+	Address  string
+	Created  time.Time
+	LastSeen time.Time
+	Current  bool
+	Revoke   string
+}
+
+type projectRow struct {
+	Name, Slug, Href string
+	Current          bool
+	Archived         bool
+	Created          time.Time
+}
+
+type memberRow struct {
+	Name, Email, Role string
+	You               bool
+	Since             time.Time
+}
+
+type view struct {
+	Frame        page.Frame
+	Base         string
+	Tab          string
+	Tabs         []ui.Segment
+	Email, Name  string
+	Verified     bool
+	SignIns      []signInRow
+	OrgName      string
+	OrgVersion   string
+	OrgID        string
+	Projects     []projectRow
+	Members      []memberRow
+	CanAdmin     bool
+	Problems     ui.Problems
+	ProjectInput string
+	MailEnabled  bool
+}
+
+var tabs = []struct{ key, label string }{{"you", "You"}, {"organisation", "Organisation"}, {"projects", "Projects"}}
+
+func tabSegments(base, current string) []ui.Segment {
+	out := make([]ui.Segment, len(tabs))
+	for i, t := range tabs {
+		out[i] = ui.Segment{Label: t.label, Href: base + "?tab=" + t.key, Current: t.key == current}
+	}
+	return out
+}
+
+// browserOf names a browser and its system from what it says of itself, well enough to recognise one's own.
+func browserOf(agent string) string {
+	browser, system := "", ""
+	for _, b := range []struct{ mark, name string }{{"Edg/", "Edge"}, {"OPR/", "Opera"}, {"Firefox/", "Firefox"}, {"Chrome/", "Chrome"}, {"Safari/", "Safari"}, {"curl/", "curl"}} {
+		if strings.Contains(agent, b.mark) {
+			browser = b.name
+			break
+		}
+	}
+	for _, s := range []struct{ mark, name string }{{"Android", "Android"}, {"iPhone", "iPhone"}, {"iPad", "iPad"}, {"Mac OS X", "macOS"}, {"Windows", "Windows"}, {"Linux", "Linux"}} {
+		if strings.Contains(agent, s.mark) {
+			system = s.name
+			break
+		}
+	}
+	switch {
+	case browser != "" && system != "":
+		return browser + " on " + system
+	case browser != "":
+		return browser
+	case agent != "":
+		return "Another browser"
+	}
+	return "Unknown browser"
+}
+
+func signInRows(found []tenants.SignIn, v page.Viewer, base string) []signInRow {
+	out := make([]signInRow, len(found))
+	for i, s := range found {
+		out[i] = signInRow{ID: string(s.ID), Browser: browserOf(s.UserAgent), Address: s.Address, Created: s.CreatedAt, LastSeen: s.LastSeenAt, Current: s.ID == v.SignIn, Revoke: base + "/sign-ins/" + string(s.ID) + "/revoke"}
+	}
+	return out
+}
