@@ -8,7 +8,7 @@ const malformedKey = "__malformed_arguments"
 
 // MalformedInput wraps arguments that are no JSON object, as the model wrote them.
 func MalformedInput(text string) json.RawMessage {
-	b, err := json.Marshal(map[string]string{malformedKey: text})
+	b, err := json.Marshal(map[string]string{malformedKey: CleanText(clip(text, maxMalformed))})
 	if err != nil { // a map of strings always marshals
 		return json.RawMessage(`{"` + malformedKey + `":""}`)
 	}
@@ -29,12 +29,16 @@ func Malformed(input json.RawMessage) (string, bool) {
 	return text, true
 }
 
-// ToolInput turns a provider's arguments into a tool_use's input: nothing is the empty object, an object stays byte for byte, anything else
-// is wrapped as malformed.
+// ToolInput turns a provider's arguments into a tool_use's input: nothing is the empty object, an object stays as it is (but for what can't
+// be stored: see Storable), anything else is wrapped as malformed.
 func ToolInput(arguments string) json.RawMessage {
 	switch {
 	case isObject(json.RawMessage(arguments)):
-		return json.RawMessage(arguments)
+		fit, err := Storable(json.RawMessage(arguments))
+		if err != nil {
+			return MalformedInput(arguments)
+		}
+		return fit
 	case blank(arguments), arguments == "null":
 		return json.RawMessage(`{}`)
 	default:

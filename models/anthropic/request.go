@@ -58,7 +58,7 @@ func encodeBlocks(blocks []models.Block, provider string) []any {
 				out = append(out, b.Raw)
 			}
 		case models.ToolUse:
-			out = append(out, &wireBlock{Type: "tool_use", ID: wireID(b.ID), Name: b.Name, Input: b.Input})
+			out = append(out, &wireBlock{Type: "tool_use", ID: wireID(b.ID), Name: models.WireToolName(b.Name), Input: b.Input})
 		case models.ToolResult:
 			w := &wireBlock{Type: "tool_result", ToolUseID: wireID(b.ToolUseID), IsError: b.IsError}
 			for _, c := range b.Content {

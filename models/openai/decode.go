@@ -1,10 +1,7 @@
 package openai
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
-	"strconv"
 
 	"ambit.dev/ambit/models"
 	"ambit.dev/ambit/models/internal/reply"
@@ -12,25 +9,24 @@ import (
 
 // decoder folds the API's chunks into a reply.
 type decoder struct {
-	provider  string
-	effectKey string
-	out       *reply.Builder
-	calls     []*pendingCall
-	newest    map[int]*pendingCall // by the server's index
-	finish    string
-	matched   bool // a stop sequence matched
-	refused   bool
-	done      bool // [DONE] came
+	provider string
+	out      *reply.Builder
+	calls    []*pendingCall
+	newest   map[int]*pendingCall // by the server's index
+	finish   string
+	matched  bool // a stop sequence matched
+	refused  bool
+	done     bool // [DONE] came
 }
 
 type pendingCall struct {
-	at   int // index in the reply
-	id   string
+	at   int    // index in the reply
+	id   string // the server's, which may be empty or not unique
 	name string
 }
 
-func newDecoder(provider, effectKey string, out *reply.Builder) *decoder {
-	return &decoder{provider: provider, effectKey: effectKey, out: out, newest: map[int]*pendingCall{}}
+func newDecoder(provider string, out *reply.Builder) *decoder {
+	return &decoder{provider: provider, out: out, newest: map[int]*pendingCall{}}
 }
 
 // chunk takes one event's data. An error that the server reports inside the stream comes back as its body.
@@ -100,15 +96,12 @@ func (d *decoder) call(c wireCallDelta) *models.Error {
 		index = -len(d.calls)
 	}
 	p := d.newest[index]
-	begins := p == nil || (c.ID != "" && c.ID != p.id) || (c.Function.Name != "" && c.Function.Name != p.name)
+	begins := p == nil || (c.ID != "" && p.id != "" && c.ID != p.id) || (c.Function.Name != "" && c.Function.Name != p.name)
 	if begins {
 		if c.Function.Name == "" {
 			return models.NewError(models.MalformedReply, "a tool call without a name", nil)
 		}
 		p = &pendingCall{id: c.ID, name: c.Function.Name}
-		if p.id == "" {
-			p.id = d.madeUpID(len(d.calls))
-		}
 		p.at = d.out.Open(models.Block{Type: models.ToolUse, ID: p.id, Name: p.name})
 		d.calls = append(d.calls, p)
 		d.newest[index] = p
@@ -119,12 +112,6 @@ func (d *decoder) call(c wireCallDelta) *models.Error {
 	}
 	d.out.Append(p.at, arguments)
 	return nil
-}
-
-// madeUpID is for a server that names no id. It must be unique within the conversation, and the same when the same reply is read again.
-func (d *decoder) madeUpID(n int) string {
-	sum := sha256.Sum256([]byte(d.effectKey + "/" + strconv.Itoa(n)))
-	return "call_" + hex.EncodeToString(sum[:12])
 }
 
 func argumentsText(raw json.RawMessage) (string, *models.Error) {

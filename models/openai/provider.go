@@ -121,7 +121,7 @@ func (p *Provider) Models(ctx context.Context) ([]models.Model, error) {
 
 // Generate implements models.Provider.
 func (p *Provider) Generate(ctx context.Context, call models.Call, sink func(models.Event)) (models.Response, error) {
-	out := reply.New(call.Request, sink)
+	out := reply.New(call, sink)
 	body, err := encode(call.Request, strings.TrimPrefix(call.Request.Model, p.name+"/"), p.field)
 	if err != nil {
 		return models.Response{}, models.NewError(models.BadRequest, "the request could not be written", err)
@@ -132,7 +132,7 @@ func (p *Provider) Generate(ctx context.Context, call models.Call, sink func(mod
 	}
 	defer stream.Close()
 	out.Named("", stream.RequestID)
-	d := newDecoder(p.name, call.EffectKey, out)
+	d := newDecoder(p.name, out)
 	for !d.done {
 		event, err := stream.Next()
 		if errors.Is(err, io.EOF) {

@@ -1,6 +1,8 @@
 package openai
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"strings"
 
@@ -44,7 +46,7 @@ func assistant(blocks []models.Block) []wireMessage {
 				text = append(text, b.Text)
 			}
 		case models.ToolUse:
-			m.ToolCalls = append(m.ToolCalls, wireCall{ID: b.ID, Type: "function", Function: wireFunction{Name: b.Name, Arguments: string(b.Input)}})
+			m.ToolCalls = append(m.ToolCalls, wireCall{ID: wireID(b.ID), Type: "function", Function: wireFunction{Name: models.WireToolName(b.Name), Arguments: string(b.Input)}})
 		}
 	}
 	if len(text) > 0 {
@@ -63,7 +65,7 @@ func user(blocks []models.Block) []wireMessage {
 	for _, b := range blocks {
 		switch b.Type {
 		case models.ToolResult:
-			out = append(out, wireMessage{Role: "tool", ToolCallID: b.ToolUseID, Content: resultText(b)})
+			out = append(out, wireMessage{Role: "tool", ToolCallID: wireID(b.ToolUseID), Content: resultText(b)})
 			// A tool's message holds text only; a picture in a result follows as the user's.
 			for _, c := range b.Content {
 				if c.Type == models.Image {
@@ -108,6 +110,15 @@ func resultText(b models.Block) string {
 		return "[error] " + s
 	}
 	return s
+}
+
+// wireID fits an id that another provider made to the API's longest, the same way each time.
+func wireID(id string) string {
+	if len(id) <= 40 {
+		return id
+	}
+	sum := sha256.Sum256([]byte(id))
+	return "call_" + hex.EncodeToString(sum[:12])
 }
 
 func image(b models.Block) wirePart {

@@ -66,7 +66,7 @@ func (p *Provider) Generate(ctx context.Context, c models.Call, sink func(models
 	}
 	script, results := latest(c.Request.Messages)
 	t, position := p.next(script, results, c.Request.Tools)
-	out := reply.New(c.Request, sink)
+	out := reply.New(c, sink)
 	out.Named("scripted-1", "")
 	w := &writer{ctx: ctx, p: p, out: out, left: c.Request.MaxTokens * 4}
 	if err := wait(ctx, t.pause); err != nil {

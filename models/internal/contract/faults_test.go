@@ -173,8 +173,8 @@ func TestFaults(t *testing.T) {
 					require.Equal(t, f.retryAfter, e.RetryAfter)
 					require.NotContains(t, fmt.Sprintf("%v %+v", err, e), key)
 					if f.kind != models.ConnectionReset { // a reset may take with it what had arrived
-					require.Equal(t, f.partial, resp.Text())
-				}
+						require.Equal(t, f.partial, resp.Text())
+					}
 					require.Empty(t, resp.ToolUses(), "a call that failed wants no tool")
 					require.NotEqual(t, models.StopToolUse, resp.StopReason)
 				})

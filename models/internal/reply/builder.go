@@ -1,7 +1,10 @@
 package reply
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"strings"
 	"time"
 
@@ -10,11 +13,13 @@ import (
 
 // Builder collects one reply. It is for one goroutine.
 type Builder struct {
-	sink    func(models.Event)
-	began   time.Time
-	request models.Request
-	blocks  []*open
-	usage   models.Usage
+	sink      func(models.Event)
+	began     time.Time
+	request   models.Request
+	effectKey string
+	ids       map[string]bool // of tool uses in the conversation and in this reply
+	blocks    []*open
+	usage     models.Usage
 	// reported says that a final usage came from the provider.
 	reported bool
 	response models.Response
@@ -28,21 +33,21 @@ type open struct {
 	whole bool
 }
 
-// New starts a reply to the request; sink may be nil.
-func New(request models.Request, sink func(models.Event)) *Builder {
+// New starts a reply to the call; sink may be nil.
+func New(call models.Call, sink func(models.Event)) *Builder {
 	if sink == nil {
 		sink = func(models.Event) {}
 	}
-	return &Builder{sink: sink, began: time.Now(), request: request}
+	return &Builder{sink: sink, began: time.Now(), request: call.Request, effectKey: call.EffectKey}
 }
 
 // Named sets what the provider says of itself; empty strings leave what is known.
 func (b *Builder) Named(model, requestID string) {
 	if model != "" {
-		b.response.ProviderModel = model
+		b.response.ProviderModel = models.CleanText(model[:min(len(model), 200)])
 	}
 	if requestID != "" {
-		b.response.ProviderRequestID = requestID
+		b.response.ProviderRequestID = models.CleanText(requestID)
 	}
 }
 
@@ -52,15 +57,38 @@ func (b *Builder) touched() {
 	}
 }
 
-// Open begins a block of type Text, Thinking or ToolUse and returns its index.
+// Open begins a block of type Text, Thinking or ToolUse and returns its index. A tool use without an id, or with one that the conversation
+// has already, gets a new one: there are servers that count from call_0 in each reply.
 func (b *Builder) Open(block models.Block) int {
 	b.touched()
+	if block.Type == models.ToolUse {
+		block.ID, block.Name = b.uniqueID(models.CleanText(block.ID)), models.CleanText(block.Name)
+	}
 	b.blocks = append(b.blocks, &open{block: block})
 	i := len(b.blocks) - 1
 	if block.Type == models.ToolUse {
 		b.sink(models.Event{Kind: models.ToolUseStart, Index: i, ToolUseID: block.ID, ToolName: block.Name})
 	}
 	return i
+}
+
+func (b *Builder) uniqueID(id string) string {
+	if b.ids == nil {
+		b.ids = map[string]bool{}
+		for _, m := range b.request.Messages {
+			for _, c := range m.Content {
+				if c.Type == models.ToolUse {
+					b.ids[c.ID] = true
+				}
+			}
+		}
+	}
+	for n := 0; id == "" || len(id) > 200 || b.ids[id]; n++ {
+		sum := sha256.Sum256(fmt.Appendf(nil, "%s/%d/%d", b.effectKey, len(b.blocks), n))
+		id = "call_" + hex.EncodeToString(sum[:12])
+	}
+	b.ids[id] = true
+	return id
 }
 
 // Last returns the index of the newest block if it is of the given type and still open, or -1.
@@ -77,6 +105,9 @@ func (b *Builder) Append(i int, s string) {
 		return
 	}
 	o := b.blocks[i]
+	if o.block.Type != models.ToolUse { // a tool's input is made fit as a whole
+		s = models.CleanText(s)
+	}
 	o.text.WriteString(s)
 	kind := models.TextDelta
 	switch o.block.Type {
@@ -108,8 +139,12 @@ func (b *Builder) appendTo(t models.BlockType, provider, s string) {
 // Pending is what was appended to the block so far.
 func (b *Builder) Pending(i int) string { return b.blocks[i].text.String() }
 
-// Keep stores the provider's own form of a thinking block.
-func (b *Builder) Keep(i int, raw json.RawMessage) { b.blocks[i].block.Raw = raw }
+// Keep stores the provider's own form of a thinking block. One that can't be stored is left out, and so does not go back.
+func (b *Builder) Keep(i int, raw json.RawMessage) {
+	if fit, err := models.Storable(raw); err == nil {
+		b.blocks[i].block.Raw = fit
+	}
+}
 
 // Close ends a block that the provider said is complete. A second time does nothing.
 func (b *Builder) Close(i int) {
@@ -163,7 +198,7 @@ func (b *Builder) Partial() models.Response {
 // tool_use and the other reasons, since servers differ in the reason that they give beside tool calls.
 func (b *Builder) Finish(reason models.StopReason, providers string) models.Response {
 	r := b.response
-	r.ProviderStopReason = providers
+	r.ProviderStopReason = models.CleanText(providers[:min(len(providers), 100)])
 	uses := 0
 	for _, o := range b.blocks {
 		if o.block.Type == models.ToolUse && !o.whole {
