@@ -2,12 +2,14 @@
 package userscmd
 
 import (
+	"context"
 	"fmt"
 	"os"
 
 	"github.com/spf13/cobra"
 
 	"ambit.dev/ambit/internal/app/server"
+	"ambit.dev/ambit/internal/app/up"
 	"ambit.dev/ambit/internal/config"
 )
 
@@ -17,24 +19,26 @@ func Command() *cobra.Command {
 	cmd.AddCommand(&cobra.Command{
 		Use:   "reset EMAIL",
 		Short: "Print a link with which this person chooses a new password",
-		Long:  "Prints a link that works once, for a day. Hand it to the person over a channel that you trust. It needs AMBIT_POSTGRES_URL and the master key, as serve does.",
+		Long:  "Prints a link that works once, for a day. Hand it to the person over a channel that you trust. It works beside a running 'ambit up', and on its data directory when none runs.",
 		Args:  cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := config.Load()
 			if err != nil {
 				return err
 			}
-			t, closing, err := server.OpenTenants(cmd.Context(), cfg, server.NewLogger(cfg, os.Stderr))
-			if err != nil {
+			return up.WithDatabases(cmd.Context(), cfg, os.Stderr, false, func(ctx context.Context, cfg config.Config) error {
+				t, closing, err := server.OpenTenants(ctx, cfg, server.NewLogger(cfg, os.Stderr))
+				if err != nil {
+					return err
+				}
+				defer closing()
+				link, err := t.Tenants.OperatorResetLink(ctx, args[0])
+				if err != nil {
+					return err
+				}
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), link)
 				return err
-			}
-			defer closing()
-			link, err := t.Tenants.OperatorResetLink(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), link)
-			return err
+			})
 		},
 	})
 	return cmd
