@@ -33,7 +33,9 @@ func open(t testing.TB, credit money.Nanos) books {
 	return b
 }
 
-func (b books) in(ctx context.Context, fn func(tx pgx.Tx) error) error { return b.db.InTx(ctx, b.org, fn) }
+func (b books) in(ctx context.Context, fn func(tx pgx.Tx) error) error {
+	return b.db.InTx(ctx, b.org, fn)
+}
 
 func (b books) grant(ctx context.Context, amount money.Nanos) error {
 	return b.in(ctx, func(tx pgx.Tx) error {
