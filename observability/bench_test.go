@@ -1,6 +1,7 @@
 package observability
 
 import (
+	"context"
 	"fmt"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"ambit.dev/ambit/internal/clickhouse/clickhousetest"
 	"ambit.dev/ambit/internal/dbtest"
 	"ambit.dev/ambit/internal/id"
+	"ambit.dev/ambit/internal/postgres"
 	"ambit.dev/ambit/journal"
 )
 
@@ -26,20 +28,57 @@ func BenchmarkSpansIntoClickHouse(b *testing.B) {
 	}
 }
 
+// BenchmarkCommitToVisible measures how long after its commit a span is read
+// from ClickHouse, with the exporter at work as in production. The target is two
+// seconds at most.
+func BenchmarkCommitToVisible(b *testing.B) {
+	pg, ch := dbtest.New(b), clickhousetest.New(b)
+	notices := postgres.NewListener(pg, quiet, journal.OutboxChannel)
+	notices.Start(b.Context())
+	defer notices.Stop()
+	<-notices.Started()
+	e := exporter(b, pg, ch, func(c *ExporterConfig) { c.Notices = notices })
+	e.Start(b.Context())
+	<-e.Started()
+	reader, scope := NewReader(ch), tenant()
+	var slowest time.Duration
+	for b.Loop() {
+		session := id.New[id.Session]()
+		put(b, pg, span(scope, session, 0))
+		committed := time.Now()
+		for {
+			spans, _, err := reader.Trace(b.Context(), scope, session, TracePage{Limit: 1})
+			require.NoError(b, err)
+			if len(spans) == 1 {
+				break
+			}
+		}
+		slowest = max(slowest, time.Since(committed))
+	}
+	b.ReportMetric(float64(slowest.Milliseconds()), "ms-max")
+	b.ReportMetric(float64(b.Elapsed().Milliseconds())/float64(b.N), "ms-mean")
+	require.NoError(b, e.Stop(context.Background()))
+}
+
+// backlog is how many batches wait at once.
+const backlog = 6
+
 func benchmarkExporter(b *testing.B, size int) {
 	pg, ch := dbtest.New(b), clickhousetest.New(b)
 	e := exporter(b, pg, ch, func(c *ExporterConfig) { c.BatchRows = size })
 	scope := tenant()
 	for b.Loop() {
 		b.StopTimer()
-		put(b, pg, spansOf(scope, id.New[id.Session](), size)...)
+		for range backlog {
+			put(b, pg, spansOf(scope, id.New[id.Session](), size)...)
+		}
 		b.StartTimer()
 		require.NoError(b, e.runOnce(b.Context()))
 	}
-	report(b, size)
+	report(b, size*backlog)
 	b.StopTimer()
 	require.Zero(b, outboxRows(b, pg, "true"))
-	require.Equal(b, uint64(b.N*size), number(b, ch, "SELECT count() FROM spans"))
+	require.Equal(b, uint64(b.N*size*backlog), number(b, ch, "SELECT count() FROM spans"))
 }
 
 func benchmarkFloor(b *testing.B, size int) {

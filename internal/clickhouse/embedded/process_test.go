@@ -110,7 +110,7 @@ func TestTerminate(t *testing.T) {
 	started := time.Now()
 	require.NoError(t, engine.Stop())
 	t.Logf("stopped in %s", time.Since(started))
-	require.Less(t, time.Since(started), 3*time.Second)
+	require.Less(t, time.Since(started), 10*time.Second, "three on a machine that does nothing else")
 	require.Error(t, <-busy)
 	require.NoFileExists(t, engine.Socket)
 

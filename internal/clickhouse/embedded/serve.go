@@ -25,7 +25,7 @@ const (
 
 // stopTimeout bounds the orderly end: with what follows it the process is gone
 // within three seconds of its signal.
-const stopTimeout = 1500 * time.Millisecond
+const stopTimeout = time.Second
 
 // Options say what engine to run and where.
 type Options struct {
