@@ -74,7 +74,7 @@ func built(t testing.TB) string {
 			return
 		}
 		for _, name := range []string{"ambit-node", "ambit-guest"} {
-			cmd := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(binaries.dir, name), "ambit.dev/ambit/cmd/"+name) //nolint:noctx // a build
+			cmd := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", filepath.Join(binaries.dir, name), "ambit.dev/ambit/cmd/"+name) //nolint:noctx // a build
 			cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
 			if out, err := cmd.CombinedOutput(); err != nil {
 				binaries.err = fmt.Errorf("build %s: %w\n%s", name, err, out)

@@ -237,7 +237,7 @@ func (a *allocation) claim(ctx context.Context, in *bridge.Incoming) (*bridge.Cl
 	began = time.Now()
 	info, err := client.Configure(ctx, guest.Configuration{
 		SandboxID: a.cfg.SandboxID, Token: req.GatewayToken, Env: req.Env, Epoch: in.Claims.Epoch, DiskMiB: req.DiskMiB,
-		Hostname: "sandbox",
+		Hostname: hostname,
 	})
 	if err != nil {
 		return nil, err
