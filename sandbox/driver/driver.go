@@ -79,7 +79,7 @@ type Machine interface {
 	Pause(ctx context.Context) error
 
 	// Channel opens the raw byte channel to the guest. It has one user at a
-	// time: opening it again cuts off the one before. Most callers want
+	// time: opening it again closes the connection before. Most callers want
 	// Guest; to let several clients in, relay them (guest.Relay) over one.
 	Channel(ctx context.Context) (net.Conn, error)
 	// Guest opens the channel and performs the handshake, so it needs the

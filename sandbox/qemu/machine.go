@@ -70,6 +70,9 @@ type machine struct {
 	p   *process
 	log *slog.Logger
 
+	mu      sync.Mutex
+	channel net.Conn // the last one opened
+
 	closing sync.Once
 	closed  error
 }
@@ -170,6 +173,13 @@ func (m *machine) Channel(ctx context.Context) (net.Conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the channel to machine %s: %w", m.id, err)
 	}
+	// QEMU serves one connection, and keeps the next waiting until it ends.
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.channel != nil {
+		_ = m.channel.Close()
+	}
+	m.channel = conn
 	return conn, nil
 }
 

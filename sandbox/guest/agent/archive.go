@@ -9,11 +9,13 @@ import (
 	"hash"
 	"io"
 	"io/fs"
+	"path"
 	"path/filepath"
 	"regexp"
 	"time"
 
 	"github.com/klauspost/compress/zstd"
+	"golang.org/x/sys/unix"
 
 	"ambit.dev/ambit/sandbox/guest"
 )
@@ -214,6 +216,9 @@ func (s *Server) untar(r io.Reader, res *guest.Archive) error {
 			if err := s.root.Symlink(hdr.Linkname, rel); err != nil {
 				return fileError(rel, err)
 			}
+			if err := s.touchLink(rel, hdr.ModTime); err != nil {
+				return fileError(rel, err)
+			}
 		case tar.TypeReg:
 			if err := s.untarFile(tr, rel, mode); err != nil {
 				return fileError(rel, err)
@@ -241,6 +246,20 @@ func (s *Server) untar(r io.Reader, res *guest.Archive) error {
 		}
 	}
 	return nil
+}
+
+// touchLink sets the time of a link itself, which os.Root cannot.
+func (s *Server) touchLink(rel string, at time.Time) error {
+	dir, err := s.root.Open(path.Dir(rel))
+	if err != nil {
+		return err
+	}
+	defer dir.Close() //nolint:errcheck // a directory
+	ts, err := unix.TimeToTimespec(at)
+	if err != nil {
+		return err
+	}
+	return unix.UtimesNanoAt(int(dir.Fd()), path.Base(rel), []unix.Timespec{ts, ts}, unix.AT_SYMLINK_NOFOLLOW)
 }
 
 func (s *Server) untarFile(r io.Reader, rel string, mode fs.FileMode) error {

@@ -37,9 +37,10 @@ func mount(source, dir, fstype string, flags uintptr, data string) error {
 }
 
 // switchRoot puts the read-only root filesystem under an overlay in memory,
-// makes it the root, and mounts the rest inside. Sizes are parts of the memory:
-// tmpfs takes what is written, so together they may promise more than there is;
-// the commands' memory limit is what holds.
+// makes it the root, and mounts the rest inside. Sizes are parts of the memory,
+// which file systems in memory take as they fill. What commands can fill stays
+// well under their memory limit: otherwise a full disk would leave them no room
+// to run in, and they would crawl instead of being refused.
 func switchRoot(mem int64) error {
 	const lower, upper, root = "/lower", "/upper", "/newroot"
 	if err := awaitDevice("/dev/vda", 5*time.Second); err != nil {
@@ -48,7 +49,7 @@ func switchRoot(mem int64) error {
 	if err := mount("/dev/vda", lower, "erofs", unix.MS_RDONLY|unix.MS_NODEV, ""); err != nil {
 		return err
 	}
-	if err := mount("tmpfs", upper, "tmpfs", unix.MS_NODEV, size(mem, 25)+",mode=0755"); err != nil {
+	if err := mount("tmpfs", upper, "tmpfs", unix.MS_NODEV, size(mem, 5)+",mode=0755"); err != nil {
 		return err
 	}
 	for _, d := range []string{upper + "/data", upper + "/work"} {
@@ -90,15 +91,18 @@ func switchRoot(mem int64) error {
 		data                string
 	}{
 		{"devpts", "/dev/pts", "devpts", unix.MS_NOSUID | unix.MS_NOEXEC, "mode=620,ptmxmode=666"},
-		{"tmpfs", "/dev/shm", "tmpfs", closed, size(mem, 20) + ",mode=1777"},
+		{"tmpfs", "/dev/shm", "tmpfs", closed, size(mem, 5) + ",mode=1777"},
 		{"tmpfs", "/run", "tmpfs", closed, size(mem, 20) + ",mode=0755"},
-		{"tmpfs", "/tmp", "tmpfs", closed, size(mem, 20) + ",mode=1777"},
+		{"tmpfs", "/tmp", "tmpfs", closed, size(mem, 10) + ",mode=1777"},
 		{"tmpfs", guest.WorkDir, "tmpfs", workFlags, size(mem, 40) + ",mode=0755" + owner},
 		{"cgroup2", cgroupTop, "cgroup2", closed, ""},
 	} {
 		if err := mount(m.source, m.dir, m.fstype, m.flags, m.data); err != nil {
 			return err
 		}
+	}
+	if err := unix.Mount("/tmp", "/var/tmp", "", unix.MS_BIND, ""); err != nil {
+		return fmt.Errorf("join /var/tmp to /tmp: %w", err)
 	}
 	// Other processes' entries, PID 1's above all, are nobody's business.
 	if err := unix.Mount("", "/proc", "", unix.MS_REMOUNT|closed, "hidepid=2"); err != nil {
