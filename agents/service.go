@@ -29,7 +29,9 @@ type Service struct {
 }
 
 // New makes the service.
-func New(catalogue Catalogue, c clock.Clock) *Service { return &Service{catalogue: catalogue, clock: c} }
+func New(catalogue Catalogue, c clock.Clock) *Service {
+	return &Service{catalogue: catalogue, clock: c}
+}
 
 // Catalogue says which models and tools a definition may name.
 func (s *Service) Catalogue() Catalogue { return s.catalogue }

@@ -82,9 +82,13 @@ func (h *History) Next(in Input) (Decision, error) {
 	if limit := reached(in, h); limit != "" {
 		return finish(journal.StopReason{Type: journal.StopBudgetReached, Limit: limit, Scope: "session"}), nil
 	}
+	messages := h.conversation()
+	if len(messages) == 0 {
+		return finish(journal.StopReason{Type: journal.StopEndTurn}), nil // nobody has said anything yet
+	}
 	call := &ModelCall{
 		Request: models.Request{
-			Model: in.Agent.Model, System: in.Agent.System, Messages: h.conversation(), Tools: in.Tools, MaxTokens: in.Agent.MaxTokens,
+			Model: in.Agent.Model, System: in.Agent.System, Messages: messages, Tools: in.Tools, MaxTokens: in.Agent.MaxTokens,
 		},
 		LastInputSeq: h.lastSeq, Attempt: h.failures + 1,
 	}
@@ -260,6 +264,11 @@ func (h *History) settled(e journal.Event) error {
 		return nil
 	}
 	h.answered = false
+	if p.Outcome == journal.Cancelled {
+		// An interrupt, or a worker that was stopped: that says nothing of the provider.
+		h.retryAfter, h.failedAt = 0, e.CreatedAt
+		return nil
+	}
 	h.failures++
 	h.final, h.failure = p.Final, p.Error
 	h.retryAfter, h.failedAt = time.Duration(p.RetryAfterMillis)*time.Millisecond, e.CreatedAt
