@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"ambit.dev/ambit/internal/app/backup"
 	"ambit.dev/ambit/internal/app/cli"
 	"ambit.dev/ambit/internal/app/demonstrate"
 	"ambit.dev/ambit/internal/app/doctor"
@@ -19,6 +20,7 @@ import (
 func commands() []*cobra.Command {
 	operators := []*cobra.Command{up.Command(), doctor.Command(), enginescmd.Command(), showconfig.Command(), userscmd.Command()}
 	operators = append(operators, servecmd.Commands()...)
+	operators = append(operators, backup.Commands()...)
 	// Children of ours.
 	operators = append(operators, embedded.Command(), demonstrate.Command())
 	return append(operators, cli.Commands()...)

@@ -6,9 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"syscall"
 
 	"ambit.dev/ambit/internal/clickhouse"
@@ -73,13 +73,14 @@ func Running(cfg config.Config) (config.Config, bool) {
 	return cfg, true
 }
 
-// ClickHouseConfig is how the ClickHouse of a configuration is reached.
+// ClickHouseConfig is how the ClickHouse of a configuration is reached. A unix
+// address may name the database: unix:///path/of.socket?database=name.
 func ClickHouseConfig(cfg config.Config) clickhouse.Config {
-	address := cfg.ClickHouseURL.Reveal()
-	if socket, ok := strings.CutPrefix(address, "unix://"); ok {
-		return clickhouse.Config{Socket: socket}
+	u, err := url.Parse(cfg.ClickHouseURL.Reveal())
+	if err == nil && u.Scheme == "unix" {
+		return clickhouse.Config{Socket: u.Path, Database: u.Query().Get("database")}
 	}
-	return clickhouse.Config{URL: address}
+	return clickhouse.Config{URL: cfg.ClickHouseURL.Reveal()}
 }
 
 // ErrRunning is returned by WithDatabases when it is to have them to itself.
