@@ -80,7 +80,7 @@ func editFile(ctx context.Context, w connectors.Workspace, input json.RawMessage
 	content, count, at := replace(file.Data, a)
 	switch {
 	case count == 0:
-		return connectors.Failed("old_text does not occur in %s. It must match exactly, spaces and line breaks included; read the file again before you retry.%s", p, hint(file.Data, a.OldText)), nil
+		return connectors.Failed("old_text does not occur in %s. It must match exactly, spaces and line breaks included; read the file again before you retry.%s", p, hint(file.Data, a)), nil
 	case count > 1 && !a.ReplaceAll:
 		return connectors.Failed("old_text occurs %d times in %s, first in line %d. Add the lines around it to make it unique, or set replace_all.", count, p, at), nil
 	}
@@ -114,10 +114,16 @@ func windows(b []byte) []byte {
 	return bytes.ReplaceAll(plain, []byte("\n"), []byte("\r\n"))
 }
 
-// hint looks for the usual mistake: the right words with other spaces.
-func hint(data []byte, old string) string {
+// hint looks for the usual mistakes: the right words with other spaces, and an edit that was made already, which is also what a call sees that
+// is taken up again after its worker was lost.
+func hint(data []byte, a editArgs) string {
 	squeeze := func(s string) string { return strings.Join(strings.Fields(s), " ") }
-	want := squeeze(old)
+	if a.NewText != "" {
+		if _, count, at := replace(data, editArgs{OldText: a.NewText}); count > 0 {
+			return fmt.Sprintf(" But new_text does, in line %d: this edit seems to have been made already.", at)
+		}
+	}
+	want := squeeze(a.OldText)
 	if want != "" && strings.Contains(squeeze(string(data)), want) {
 		return " The same words are there, with other spaces or line breaks."
 	}
