@@ -99,7 +99,7 @@ func (e *Engine) Start(ctx context.Context) error {
 	}
 	defer child.Close() //nolint:errcheck // see above
 	args := append([]string{
-		"--lib", e.lib, "--data", filepath.Join(e.dir, "data"), "--socket", e.Socket, "--parent-pipe",
+		"--lib", e.lib, "--data", e.dir, "--socket", e.Socket, "--parent-pipe",
 	}, e.extra...)
 	// Not CommandContext: it outlives the start's deadline.
 	e.cmd = exec.Command(e.bin, args...) //nolint:noctx // see above
@@ -163,7 +163,7 @@ func (e *Engine) exited() bool {
 // Second starts another process on the same data, and returns the error that it
 // ended with; nil would mean that it was let in.
 func (e *Engine) Second(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, e.bin, "--lib", e.lib, "--data", filepath.Join(e.dir, "data"), "--socket", e.Socket+"2")
+	cmd := exec.CommandContext(ctx, e.bin, "--lib", e.lib, "--data", e.dir, "--socket", e.Socket+"2")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(out))
 	}
