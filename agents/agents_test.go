@@ -27,13 +27,13 @@ var catalogue = agents.Catalogue{
 // shelf is a project's agents on a real database.
 type shelf struct {
 	*agents.Service
-	t       testing.TB
+	t       *testing.T
 	db      *postgres.DB
 	org     id.Org
 	project id.Project
 }
 
-func newShelf(t testing.TB) *shelf {
+func newShelf(t *testing.T) *shelf {
 	t.Helper()
 	db := dbtest.New(t)
 	return &shelf{Service: agents.New(catalogue, clock.System()), t: t, db: db, org: dbtest.NewOrg(t, db), project: id.New[id.Project]()}

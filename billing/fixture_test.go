@@ -23,7 +23,7 @@ type books struct {
 	org id.Org
 }
 
-func open(t testing.TB, credit money.Nanos) books {
+func open(t *testing.T, credit money.Nanos) books {
 	t.Helper()
 	db := dbtest.New(t)
 	b := books{db: db, org: dbtest.NewOrg(t, db)}

@@ -19,13 +19,13 @@ var now = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
 // book is one session and its journal on a real database.
 type book struct {
-	t       testing.TB
+	t       *testing.T
 	db      *postgres.DB
 	org     id.Org
 	session id.Session
 }
 
-func newBook(t testing.TB) *book {
+func newBook(t *testing.T) *book {
 	t.Helper()
 	b := &book{t: t, db: dbtest.New(t), session: id.New[id.Session]()}
 	b.org = dbtest.NewOrg(t, b.db)

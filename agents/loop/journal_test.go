@@ -19,12 +19,12 @@ var began = time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC)
 
 // script writes a journal, a second for each event.
 type script struct {
-	t      testing.TB
+	t      *testing.T
 	events []journal.Event
 	steps  int
 }
 
-func begin(t testing.TB) *script {
+func begin(t *testing.T) *script {
 	t.Helper()
 	return (&script{t: t}).add("", journal.SessionCreated{})
 }

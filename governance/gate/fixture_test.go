@@ -26,7 +26,7 @@ var errUndo = errors.New("undo")
 
 // scene is a session of an agent that may call one model and one tool, in an organisation with some credit.
 type scene struct {
-	t       testing.TB
+	t       *testing.T
 	db      *postgres.DB
 	org     id.Org
 	session id.Session
@@ -34,7 +34,7 @@ type scene struct {
 	clock   *clock.Offset
 }
 
-func newScene(t testing.TB, credit money.Nanos) *scene {
+func newScene(t *testing.T, credit money.Nanos) *scene {
 	t.Helper()
 	s := &scene{t: t, db: dbtest.New(t), session: id.New[id.Session](), clock: clock.NewOffset(0)}
 	s.org = dbtest.NewOrg(t, s.db)
