@@ -52,9 +52,9 @@ func Parse(decimal string) (Nanos, error) {
 // Decimal writes n as Parse reads it: exact, with at least two decimals and no trailing zeros beyond them.
 func (n Nanos) Decimal() string {
 	sign := ""
-	u := uint64(n)
+	u := uint64(n) //nolint:gosec // replaced when negative
 	if n < 0 {
-		sign, u = "-", uint64(-n) // two's complement makes this right for the least value too
+		sign, u = "-", uint64(-n) //nolint:gosec // two's complement makes this right for the least value too
 	}
 	fraction := strings.TrimRight(fmt.Sprintf("%09d", u%uint64(Dollar)), "0")
 	for len(fraction) < 2 {
@@ -84,7 +84,7 @@ func (n Nanos) Display() string {
 		unit *= 10
 	}
 	rounded := (uint64(n) + unit/2) / unit * unit
-	return "$" + Nanos(rounded).Decimal()
+	return "$" + Nanos(rounded).Decimal() //nolint:gosec // below a dollar
 }
 
 func group(cents uint64) string {
