@@ -152,6 +152,17 @@ func (b *box) alive() {
 	require.Zero(b.t, out.ExitCode)
 }
 
+// attach waits for a command's end.
+func (b *box) attach(key string) output {
+	b.t.Helper()
+	cmd, err := b.client.Attach(b.ctx, guest.AttachRequest{EffectKey: key, Epoch: 1})
+	require.NoError(b.t, err)
+	var stdout, stderr bytes.Buffer
+	res, err := cmd.Wait(&stdout, &stderr)
+	require.NoError(b.t, err)
+	return output{res, stdout.String(), stderr.String()}
+}
+
 func (b *box) write(path, content string) {
 	b.t.Helper()
 	_, err := b.client.WriteBytes(b.ctx, guest.WriteRequest{Path: path, Epoch: 1, Parents: true}, []byte(content))

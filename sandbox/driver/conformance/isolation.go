@@ -68,7 +68,7 @@ func testClones(t *testing.T, s Subject) {
 		one, two := s.open(t), s.open(t)
 		one.sh("echo secret > file; echo secret > /tmp/file")
 		require.Empty(t, two.sh("cat file /tmp/file 2>/dev/null").stdout)
-		require.Empty(t, s.open(t).sh("ls -A . /tmp | grep -v :").stdout, "nor does a later one")
+		require.Empty(t, s.open(t).sh("ls -A .; ls -A /tmp").stdout, "nor does a later one")
 	})
 	t.Run("the clock is the host's", func(t *testing.T) {
 		b := s.open(t)

@@ -15,7 +15,17 @@ func testMisbehaviour(t *testing.T, s Subject) {
 	b := s.open(t)
 
 	t.Run("a fork bomb", func(t *testing.T) {
-		out := b.run(guest.ExecRequest{Script: ":(){ :|:& };: ; sleep 30", TimeLimit: 3 * time.Second})
+		const key = "eff_bomb"
+		cmd, err := b.client.Exec(b.ctx, guest.ExecRequest{EffectKey: key, Epoch: 1, Script: ":(){ :|:& };: ; sleep 1000", TimeLimit: patience})
+		require.NoError(t, err)
+		require.Eventually(t, func() bool {
+			m, err := b.client.Metrics(b.ctx)
+			return err == nil && m.Processes > 200
+		}, patience, 50*time.Millisecond, "the agent answers while the bomb goes off")
+		require.NoError(t, b.client.Signal(b.ctx, guest.SignalRequest{EffectKey: key, Epoch: 1, Signal: 9}))
+		out, err := cmd.Wait(nil, nil)
+		require.NoError(t, err)
+		require.True(t, out.Killed)
 		require.True(t, out.ProcessesRefused)
 		b.alive()
 		m, err := b.client.Metrics(b.ctx)
