@@ -38,6 +38,8 @@ type linkView struct {
 	Problems ui.Problems
 }
 
+const sampleViewer = "usr_sample"
+
 // sample is the session that the landing page shows: a journal as a session with the built-in scripted model leaves it.
 func sample() []*transcript.Entry {
 	began := time.Date(2026, 11, 20, 9, 30, 0, 0, time.UTC)
@@ -50,7 +52,7 @@ func sample() []*transcript.Entry {
 		events = append(events, journal.Event{Seq: int64(len(events) + 1), Type: p.EventType(), Step: step, CreatedAt: began.Add(after), Payload: raw})
 	}
 	hold := journal.HoldRef{Amount: 9_200_000}
-	add(0, "", journal.UserMessage{Content: journal.Text("Which region sold most in Q3? The figures are in sales.csv."), By: journal.Actor{Kind: "user"}})
+	add(0, "", journal.UserMessage{Content: journal.Text("Which region sold most in Q3? The figures are in sales.csv."), By: journal.Actor{Kind: "user", ID: sampleViewer}})
 	add(80*time.Millisecond, "stp_1", journal.StepIntended{Kind: journal.KindModelCall, Name: "claude", Hold: &hold})
 	add(1900*time.Millisecond, "stp_1", journal.AgentMessage{Content: journal.Text("I'll total the column per region.")})
 	add(1900*time.Millisecond, "stp_1", journal.AgentToolUse{ToolUseID: "u1", Name: "bash", Input: json.RawMessage(`{"command":"awk -F, 'NR>1{t[$2]+=$4} END{for(r in t) print t[r], r}' sales.csv | sort -nr"}`)})
@@ -62,10 +64,12 @@ func sample() []*transcript.Entry {
 	add(3400*time.Millisecond, "stp_3", journal.AgentMessage{Content: journal.Text("North, with 48,210: half again as much as West.")})
 	add(3400*time.Millisecond, "stp_3", journal.StepSettled{Kind: journal.KindModelCall, Name: "claude", Outcome: journal.Succeeded, Usage: journal.Usage{InputTokens: 498, OutputTokens: 17}, Cost: 1_749_000})
 	add(3410*time.Millisecond, "", journal.StatusIdle{StopReason: journal.StopReason{Type: journal.StopEndTurn}})
-	return transcript.Of(events).Entries
+	return transcript.Of(events, sampleViewer).Entries
 }
 
-const (
-	sampleSpent   = money.Nanos(3_912_000)
-	sampleCeiling = money.Nanos(50_000_000)
-)
+const sampleSpent = money.Nanos(3_912_000)
+
+func sampleCeiling() *money.Nanos {
+	ceiling := money.Nanos(50_000_000)
+	return &ceiling
+}

@@ -65,7 +65,7 @@ func (h *Handler) Embed(c echo.Context, session id.Session) (Embed, error) {
 	if err != nil {
 		return Embed{}, err
 	}
-	projection := transcript.Of(events)
+	projection := transcript.Of(events, viewerOf(c))
 	base := p.Path("sessions", string(s.ID))
 	e := Embed{Session: s, view: show{Head: newHead(p, s, held, projection.Running()), Entries: projection.Entries}}
 	for _, one := range projection.Entries {

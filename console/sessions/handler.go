@@ -87,6 +87,12 @@ func (h *Handler) held(ctx context.Context, s journal.Session) (held money.Nanos
 	return held, err
 }
 
+// viewerOf is the id of whoever looks.
+func viewerOf(c echo.Context) string {
+	v, _ := page.ViewerOf(c)
+	return string(v.User)
+}
+
 func queryOf(c echo.Context) query {
 	q := query{Tab: c.QueryParam("tab"), Step: c.QueryParam("step"), Path: c.QueryParam("path")}
 	if c.QueryParam("view") == "journal" {
@@ -121,7 +127,7 @@ func (h *Handler) show(c echo.Context) error {
 		return err
 	}
 	p := page.PlaceOf(c)
-	projection := transcript.Of(events)
+	projection := transcript.Of(events, viewerOf(c))
 	base := p.Path("sessions", string(s.ID))
 	v := show{
 		Head: newHead(p, s, held, projection.Running()), Journal: q.View == "journal", Entries: projection.Entries,

@@ -70,7 +70,7 @@ func (h *Handler) step(ctx context.Context, s journal.Session, want string, proj
 		if err != nil {
 			return nil, nil, err
 		}
-		if entry = find(transcript.Of(events), want); entry == nil {
+		if entry = find(transcript.Of(events, ""), want); entry == nil {
 			return nil, nil, fault.NotFound()
 		}
 	}

@@ -55,7 +55,7 @@ func (h *Handler) stream(c echo.Context) error {
 	if after == "" {
 		after = c.QueryParam("after_seq")
 	}
-	l := &live{h: h, c: c, session: s, place: page.PlaceOf(c), asJournal: c.QueryParam("view") == "journal", projection: transcript.New()}
+	l := &live{h: h, c: c, session: s, place: page.PlaceOf(c), asJournal: c.QueryParam("view") == "journal", projection: transcript.New(viewerOf(c))}
 	if l.after, err = strconv.ParseInt(after, 10, 64); err != nil || l.after < 0 {
 		l.after = s.LastSeq
 	}
@@ -168,13 +168,14 @@ func (l *live) patch(ctx context.Context, events []journal.Event) error {
 	fresh := map[*transcript.Entry]bool{}
 	var order []*transcript.Entry
 	for _, e := range events {
-		entry, isNew := l.projection.Apply(e)
-		if entry == nil {
-			continue
-		}
-		if _, seen := fresh[entry]; !seen {
-			fresh[entry] = isNew
+		changed, added := l.projection.Apply(e)
+		for _, entry := range added {
+			fresh[entry] = true
 			order = append(order, entry)
+		}
+		if _, seen := fresh[changed]; changed != nil && !seen {
+			fresh[changed] = false
+			order = append(order, changed)
 		}
 	}
 	for _, entry := range order {

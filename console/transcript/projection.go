@@ -14,19 +14,30 @@ import (
 type Projection struct {
 	Entries []*Entry
 
-	bySeq   map[int64]*Entry
+	// viewer is the id of the person for whom the entries are drawn.
+	viewer  string
 	bySteps map[string]*Entry
 	byUse   map[string]*Entry
+	// wanted are tool calls that the model asked for and that were not begun yet, in order.
+	wanted []want
 }
 
-// New makes an empty projection.
-func New() *Projection {
-	return &Projection{bySeq: map[int64]*Entry{}, bySteps: map[string]*Entry{}, byUse: map[string]*Entry{}}
+// want is a tool call that the model asked for.
+type want struct {
+	use   string
+	event journal.Event
+	name  string
+	input string
+}
+
+// New makes an empty projection for a viewer, whose own messages are marked as such.
+func New(viewer string) *Projection {
+	return &Projection{viewer: viewer, bySteps: map[string]*Entry{}, byUse: map[string]*Entry{}}
 }
 
 // Of projects events.
-func Of(events []journal.Event) *Projection {
-	p := New()
+func Of(events []journal.Event, viewer string) *Projection {
+	p := New(viewer)
 	for _, e := range events {
 		p.Apply(e)
 	}
@@ -43,21 +54,20 @@ func (p *Projection) Running() *Entry {
 	return nil
 }
 
-// Apply folds one event in. It returns the entry that changed, and whether it is new; nil when nothing that is shown changed. An event
-// whose payload can't be read becomes a note: a transcript must not end at what it doesn't understand.
-func (p *Projection) Apply(e journal.Event) (changed *Entry, isNew bool) {
+// Apply folds one event in. It returns the entry that changed, nil when none did, and those that are new, in order. An event whose
+// payload can't be read becomes a note: a transcript must not end at what it doesn't understand.
+func (p *Projection) Apply(e journal.Event) (changed *Entry, fresh []*Entry) {
 	before := len(p.Entries)
 	changed, err := p.apply(e)
 	if err != nil {
 		changed = p.note(e, "warning", "Unreadable event", e.Type)
 	}
-	return changed, len(p.Entries) > before
+	return changed, p.Entries[before:]
 }
 
 func (p *Projection) add(ev journal.Event, kind Kind) *Entry {
 	e := &Entry{Seq: ev.Seq, Kind: kind, At: ev.CreatedAt, Step: string(ev.Step)}
 	p.Entries = append(p.Entries, e)
-	p.bySeq[ev.Seq] = e
 	if ev.Step != "" && kind != Note {
 		p.bySteps[string(ev.Step)] = e
 	}
@@ -78,7 +88,7 @@ func (p *Projection) apply(ev journal.Event) (*Entry, error) {
 			return nil, err
 		}
 		e := p.add(ev, User)
-		e.Name, e.Text = speaker(m.By), plain(m.Content)
+		e.Name, e.Text = p.speaker(m.By), plain(m.Content)
 		return e, nil
 	case "user.interrupt":
 		m, err := journal.Decode[journal.UserInterrupt](ev)
@@ -125,10 +135,9 @@ func (p *Projection) agent(ev journal.Event) (*Entry, error) {
 		if err != nil {
 			return nil, err
 		}
-		e := p.add(journal.Event{Seq: ev.Seq, CreatedAt: ev.CreatedAt}, Tool)
-		e.Name, e.Input, e.Open = m.Name, string(m.Input), true
-		p.byUse[m.ToolUseID] = e
-		return e, nil
+		// It is shown where it is begun or refused, so that the order is the journal's.
+		p.wanted = append(p.wanted, want{use: m.ToolUseID, event: ev, name: m.Name, input: string(m.Input)})
+		return nil, nil
 	}
 	m, err := journal.Decode[journal.AgentToolResult](ev)
 	if err != nil {
@@ -163,7 +172,24 @@ func (p *Projection) tool(ev journal.Event, use string) *Entry {
 	if use != "" {
 		p.byUse[use] = e
 	}
+	for i, w := range p.wanted {
+		if w.use == use {
+			e.Name, e.Input = w.name, w.input
+			p.wanted = append(p.wanted[:i:i], p.wanted[i+1:]...)
+			break
+		}
+	}
 	return e
+}
+
+// dropWanted shows what the model asked for and what is not going to happen.
+func (p *Projection) dropWanted() {
+	for _, w := range p.wanted {
+		e := p.add(journal.Event{Seq: w.event.Seq, CreatedAt: w.event.CreatedAt}, Tool)
+		e.Name, e.Input, e.Outcome = w.name, w.input, journal.Cancelled
+		p.byUse[w.use] = e
+	}
+	p.wanted = nil
 }
 
 func (p *Projection) decided(ev journal.Event) (*Entry, error) {
@@ -275,7 +301,7 @@ func (p *Projection) session(ev journal.Event) (*Entry, error) {
 		return p.failure(ev)
 	case "session.limits_changed":
 		m, err := journal.Decode[journal.SessionLimits](ev)
-		return p.noted(ev, err, "settings", "Limits changed", "by "+speaker(m.By))
+		return p.noted(ev, err, "settings", "Limits changed", "by "+p.speaker(m.By))
 	case "sandbox.started":
 		m, err := journal.Decode[journal.SandboxStarted](ev)
 		text := m.Driver + " on " + m.Node
@@ -312,6 +338,9 @@ func (p *Projection) failure(ev journal.Event) (*Entry, error) {
 }
 
 func (p *Projection) stopped(ev journal.Event, s ui.Status, why *journal.StopReason) *Entry {
+	if why.Type != journal.StopRequiresAction && why.Type != journal.StopWaiting {
+		p.dropWanted()
+	}
 	e := p.note(ev, s.Icon, "", why.Reason)
 	e.Status = &s
 	if why.Error != nil {
@@ -356,10 +385,13 @@ func joined(a, b string) string {
 	return a + "\n" + b
 }
 
-func speaker(by journal.Actor) string {
+func (p *Projection) speaker(by journal.Actor) string {
 	switch by.Kind {
 	case "user":
-		return "You or your team"
+		if by.ID == p.viewer {
+			return "You"
+		}
+		return "A member"
 	case "api_key":
 		return "API key"
 	case "agent":

@@ -83,8 +83,16 @@
   const jump = document.querySelector("[data-jump]");
   const pane = document.querySelector("[data-scroller]");
   const scroller = () => (pane && pane.scrollHeight > pane.clientHeight + 1 && getComputedStyle(pane).overflowY === "auto" ? pane : document.documentElement);
-  const atEnd = () => { const e = scroller(); return e.scrollTop + e.clientHeight >= e.scrollHeight - 120; };
-  const toEnd = () => { const e = scroller(); e.scrollTop = e.scrollHeight; };
+  // The window of a phone has the inspector below the transcript: there, the end is the message box.
+  const mark = document.getElementById("composer");
+  const atEnd = () => {
+    const e = scroller();
+    return e !== document.documentElement || !mark ? e.scrollTop + e.clientHeight >= e.scrollHeight - 120 : mark.getBoundingClientRect().bottom <= innerHeight + 120;
+  };
+  const toEnd = () => {
+    const e = scroller();
+    if (e !== document.documentElement || !mark) e.scrollTop = e.scrollHeight; else mark.scrollIntoView({ block: "end" });
+  };
   const list = document.querySelector("[data-follow]");
   const follow = {
     there: true,
