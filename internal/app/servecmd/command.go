@@ -47,7 +47,8 @@ func Commands() []*cobra.Command {
 			if err != nil {
 				return err
 			}
-			return server.Migrate(cmd.Context(), cfg, server.NewLogger(cfg, os.Stderr))
+			log := server.NewLogger(cfg, os.Stderr)
+			return errors.Join(server.Migrate(cmd.Context(), cfg, log), server.MigrateTraces(cmd.Context(), cfg, log))
 		},
 	}
 	return []*cobra.Command{serve, migrate}

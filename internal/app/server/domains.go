@@ -75,7 +75,7 @@ func OpenSealer(cfg config.Config) (*seal.Sealer, error) {
 	return seal.Open(string(cfg.MasterKey), cfg.MasterKeyFile)
 }
 
-// Migrate brings both databases to the newest schema.
+// Migrate brings Postgres to the newest schema.
 func Migrate(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	sealer, err := OpenSealer(cfg)
 	if err != nil {
@@ -84,19 +84,24 @@ func Migrate(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if err := postgres.Migrate(ctx, string(cfg.PostgresURL), Passwords(sealer), log); err != nil {
 		return err
 	}
-	ch, err := openClickHouse(ctx, cfg)
+	return nil
+}
+
+// MigrateTraces brings ClickHouse to the newest schema.
+func MigrateTraces(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+	ch, err := openClickHouse(cfg)
 	if err != nil {
 		return err
 	}
 	return errors.Join(ch.Migrate(ctx, log), ch.Close())
 }
 
-func openClickHouse(ctx context.Context, cfg config.Config) (*clickhouse.DB, error) {
-	c := clickhouse.Config{URL: string(cfg.ClickHouseURL)}
+func openClickHouse(cfg config.Config) (*clickhouse.DB, error) {
+	c := clickhouse.Config{URL: cfg.ClickHouseURL.Reveal()}
 	if path, ok := unixPath(c.URL); ok {
 		c = clickhouse.Config{Socket: path}
 	}
-	return clickhouse.Open(ctx, c)
+	return clickhouse.Connect(c)
 }
 
 func unixPath(address string) (string, bool) {
@@ -130,7 +135,7 @@ func (d *Domains) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if d.ClickHouse, err = openClickHouse(ctx, d.Config); err != nil {
+	if d.ClickHouse, err = openClickHouse(d.Config); err != nil {
 		return err
 	}
 	d.Traces = observability.NewReader(d.ClickHouse)

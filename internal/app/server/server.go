@@ -10,12 +10,14 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"ambit.dev/ambit/api"
+	"ambit.dev/ambit/internal/background"
 	"ambit.dev/ambit/internal/config"
 	"ambit.dev/ambit/internal/httpx"
 	"ambit.dev/ambit/internal/idempotency"
@@ -37,6 +39,9 @@ type Server struct {
 	worker   *scheduler.Worker
 	exporter *observability.Exporter
 	sweeper  *idempotency.Sweeper
+	// retryTraces tries to migrate ClickHouse while it is away; nil when it was there at the start.
+	retryTraces *background.Loop
+	tracesReady atomic.Bool
 	// drainsSandboxes says that the sandboxes end with this process: it is the whole of an installation on one machine.
 	drainsSandboxes bool
 }
@@ -96,16 +101,21 @@ func (s *Server) surfaces() (http.Handler, error) {
 	if s.role.worker() {
 		checks = append(checks, httpx.Check{Name: "sandboxes", Run: s.sandboxReady()})
 	}
-	surface, err := s.consoleHandler()
-	if err != nil {
-		return nil, err
-	}
-	a := api.New(api.Config{
+	// The API shows a person the console's pages about its errors, and the console shows the API's reference: each is made with a way to
+	// the other.
+	var pages http.Handler
+	surface := api.New(api.Config{
 		BaseURL: string(s.Config.PublicURL), Log: s.Log, Clock: s.Clock, DB: s.DB, Listener: s.Listener, Idempotency: s.Idempotency,
 		Domains: api.Domains{Tenants: s.Tenants, Agents: s.Agents, Sessions: s.Sessions, Models: s.Models, Prices: s.Gate.Prices(), Sandboxes: s.Sandboxes},
 		Metrics: metrics, Drain: s.drain, Checks: checks,
-		Prometheus: promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}), ErrorPage: surface,
-	}).Handler()
+		Prometheus: promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}),
+		ErrorPage:  http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { pages.ServeHTTP(w, r) }),
+	})
+	pages, err = s.consoleHandler(metrics, func() *api.API { return surface })
+	if err != nil {
+		return nil, err
+	}
+	a := surface.Handler()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch path := r.URL.Path; {
 		case path == "/.well-known/jwks.json" && r.Method == http.MethodGet:
@@ -117,7 +127,7 @@ func (s *Server) surfaces() (http.Handler, error) {
 			}
 			a.ServeHTTP(w, r)
 		case s.role.console():
-			surface.ServeHTTP(w, r)
+			pages.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -145,6 +155,7 @@ func (s *Server) Start(ctx context.Context) error {
 	}
 	if s.role.worker() {
 		s.Mail.Start(ctx)
+		s.migrateTraces(ctx)
 		s.exporter.Start(ctx)
 		if err := s.Sandboxes.Start(ctx); err != nil {
 			return err
@@ -154,6 +165,29 @@ func (s *Server) Start(ctx context.Context) error {
 		}
 	}
 	return s.public.Start(ctx)
+}
+
+// migrateTraces brings ClickHouse to this release's schema before spans are sent. When ClickHouse is away the process starts all the same,
+// and it is tried again until it is back: until then the outbox keeps the spans.
+func (s *Server) migrateTraces(ctx context.Context) {
+	first, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	err := MigrateTraces(first, s.Config, s.Log)
+	if err == nil {
+		return
+	}
+	s.Log.ErrorContext(ctx, "ClickHouse could not be migrated; traces wait until it can", "error", err)
+	s.retryTraces = background.New("migration of ClickHouse", 5*time.Second, s.Log, func(ctx context.Context) error {
+		if s.tracesReady.Load() {
+			return nil
+		}
+		if err := MigrateTraces(ctx, s.Config, s.Log); err != nil {
+			return err
+		}
+		s.tracesReady.Store(true)
+		return nil
+	})
+	s.retryTraces.Start(context.WithoutCancel(ctx))
 }
 
 // Stop takes no more work, lets what is under way end, saves the sandboxes' working directories where they end with this process, and
@@ -179,6 +213,9 @@ func (s *Server) Stop(ctx context.Context) error {
 		}
 	}
 	errs = append(errs, s.public.Stop(ctx), s.internal.Stop(ctx))
+	if s.retryTraces != nil {
+		errs = append(errs, s.retryTraces.Stop(ctx))
+	}
 	if s.exporter != nil {
 		errs = append(errs, s.exporter.Stop(ctx), s.Mail.Stop(ctx))
 	}
