@@ -299,3 +299,11 @@ func (tab *Tab) Until(t testing.TB, expression string) {
 		}
 	}
 }
+
+// Value is what an input holds.
+func (tab *Tab) Value(t testing.TB, selector string) string {
+	t.Helper()
+	text, err := chromedp.Run(tab.Ctx, chromedp.Evaluate[string](fmt.Sprintf("document.querySelector(%q)?.value ?? ''", selector)))
+	require.NoError(t, err)
+	return text
+}

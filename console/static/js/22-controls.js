@@ -112,7 +112,7 @@
   document.addEventListener("htmx:after:swap", (e) => {
     // Where the inspector is below what was picked, it is brought into view.
     const pane = document.getElementById("inspector");
-    if (pane && e.detail?.ctx?.target === "#inspector" && pane.getBoundingClientRect().top > innerHeight * 0.7) pane.scrollIntoView({ block: "start" });
+    if (pane && e.detail?.ctx?.sourceElement?.matches?.("[data-pick], a[data-row]") && pane.getBoundingClientRect().top > innerHeight * 0.7) pane.scrollIntoView({ block: "start" });
     for (const d of document.querySelectorAll("dialog[data-shown]:not([open])")) d.showModal();
     document.querySelectorAll(".toast[data-seconds]").forEach(expire);
   });
