@@ -45,6 +45,8 @@ type Config struct {
 	Domains     Domains
 	// Rate is the quota of one key; the zero value means DefaultRate.
 	Rate ratelimit.Policy
+	// MaxOpen bounds the streams and waits that one key has open at a time; 0 means 500.
+	MaxOpen int
 	// Metrics counts requests; nil counts nothing.
 	Metrics *httpx.Metrics
 	// Drain ends streams and long polls when the process stops.
@@ -89,13 +91,16 @@ func New(cfg Config) *API {
 	if cfg.Rate.Quota == 0 {
 		cfg.Rate = DefaultRate
 	}
+	if cfg.MaxOpen == 0 {
+		cfg.MaxOpen = maxOpenPerKey
+	}
 	if cfg.Drain == nil {
 		cfg.Drain = httpx.NewDrain()
 	}
 	a := &API{
 		cfg: cfg, log: cfg.Log, builder: schema.NewBuilder(), limiter: ratelimit.New(cfg.Rate),
 		problems: &problems{baseURL: cfg.BaseURL, log: cfg.Log},
-		open:     openCount{most: maxOpenPerKey, byKey: map[string]int{}},
+		open:     openCount{most: cfg.MaxOpen, byKey: map[string]int{}},
 	}
 	e := echo.New()
 	e.HideBanner, e.HidePort = true, true

@@ -61,7 +61,8 @@ func (f *follow) run(c *call) error {
 	err = f.send(ctx, c, out, notices, head, batch)
 	out.Close()
 	ended(errors.Is(err, httpx.ErrSlowReader))
-	if err != nil && ctx.Err() == nil {
+	// A client that left is no failure. A write that failed also ends the context, so the slow reader is asked for first.
+	if errors.Is(err, httpx.ErrSlowReader) || (err != nil && ctx.Err() == nil) {
 		httpx.NoteFrom(ctx).Err = err
 	}
 	return nil
@@ -92,37 +93,40 @@ func (f *follow) send(ctx context.Context, c *call, out *httpx.EventStream, noti
 			return nil // nothing can come any more
 		}
 		previews.follow(ctx, head)
-		for batch == nil {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-f.api.cfg.Drain.Done():
-				return nil // the client comes back with its last id, to another replica or to the next start
-			case p, ok := <-previews.ch:
-				if !ok {
-					previews.ch = nil
-					continue
-				}
-				if err := f.preview(out, p, final); err != nil {
-					return err
-				}
+		more, err := f.wait(ctx, out, notices, &previews, ping.C, poll.C, final)
+		if err != nil || !more {
+			return err
+		}
+		if head, batch, err = f.read(ctx); err != nil {
+			return f.fail(c, out, err)
+		}
+	}
+}
+
+// wait sends previews and pings until it is time to read again. more is false when the stream is to end.
+func (f *follow) wait(ctx context.Context, out *httpx.EventStream, notices <-chan struct{}, previews *previewWatch, ping, poll <-chan time.Time, final map[string]bool) (more bool, err error) {
+	for {
+		select {
+		case <-ctx.Done():
+			return false, ctx.Err()
+		case <-f.api.cfg.Drain.Done():
+			return false, nil // the client comes back with its last id, to another replica or to the next start
+		case <-notices:
+			return true, nil
+		case <-poll:
+			return true, nil
+		case p, ok := <-previews.ch:
+			if !ok {
+				previews.ch = nil
 				continue
-			case <-ping.C:
-				out.Ping()
-				if err := out.Flush(); err != nil {
-					return err
-				}
-				continue
-			case <-notices:
-			case <-poll.C:
 			}
-			var err error
-			if head, batch, err = f.read(ctx); err != nil {
-				return f.fail(c, out, err)
-			}
-			if batch == nil {
-				batch = []journal.Event{}
-			}
+			err = f.preview(out, p, final)
+		case <-ping:
+			out.Ping()
+			err = out.Flush()
+		}
+		if err != nil {
+			return false, err
 		}
 	}
 }

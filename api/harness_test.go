@@ -297,3 +297,17 @@ func (tn *tenant) allEvents(session id.Session) []journal.Event {
 	}))
 	return events
 }
+
+func (tn *tenant) grant(amount string) {
+	tn.t.Helper()
+	n, err := money.Parse(amount)
+	require.NoError(tn.t, err)
+	require.NoError(tn.t, tn.db.InTx(context.Background(), tn.org, func(tx pgx.Tx) error {
+		_, err := billing.Grant(context.Background(), tx, tn.clock.Now(), tn.org, n, "test")
+		return err
+	}))
+}
+
+func allScopes(project id.Project) tenants.CreateKey {
+	return tenants.CreateKey{Name: "another", Project: project, Scopes: []string{"*"}}
+}

@@ -19,6 +19,16 @@ func (t Time) MarshalJSON() ([]byte, error) {
 	return json.Marshal(time.Time(t).UTC().Format(timeLayout))
 }
 
+// UnmarshalJSON implements json.Unmarshaler, for clients in Go.
+func (t *Time) UnmarshalJSON(b []byte) error {
+	var parsed time.Time
+	if err := json.Unmarshal(b, &parsed); err != nil {
+		return err
+	}
+	*t = Time(parsed)
+	return nil
+}
+
 // JSONSchema implements schema.Provider.
 func (Time) JSONSchema(*schema.Builder, schema.Direction) *schema.Schema {
 	return &schema.Schema{Type: schema.Types{"string"}, Format: "date-time"}
