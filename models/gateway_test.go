@@ -91,7 +91,7 @@ func TestGatewayRefusesStrangeNames(t *testing.T) {
 		for _, n := range names {
 			ps = append(ps, &provider{name: n})
 		}
-		_, err := models.New(models.Config{Providers: ps, Clock: clock.System(), Log: slog.Default()})
+		_, err := models.New(models.Config{Providers: ps, Clock: clock.System(), Log: slog.New(slog.DiscardHandler)})
 		require.Error(t, err)
 	}
 }

@@ -182,6 +182,12 @@ func TestBash(t *testing.T) {
 	require.Contains(t, res.Text, "bytes left out here. The whole is in .ambit/outputs/stp_test.txt")
 	require.True(t, strings.HasSuffix(res.Text, "line 100000\n"))
 	require.Equal(t, ".ambit/outputs/stp_test.txt", res.KeptAt)
+
+	// A little more than is passed on: the end completes it, and nothing comes twice.
+	res = call(t, f, "bash", m{"command": "for i in $(seq 1000 5999); do echo $i x; done | head -c 30000"})
+	require.Len(t, res.Text, 30_000)
+	require.Empty(t, res.KeptAt)
+	require.NotContains(t, res.Text, "left out")
 }
 
 func TestPython(t *testing.T) {

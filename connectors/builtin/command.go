@@ -50,20 +50,22 @@ func shape(output []byte, end *sandbox.ExecResult) connectors.Result {
 	var notes []string
 	if end.Truncated {
 		total := end.StdoutBytes + end.StderrBytes
-		r.KeptAt = end.OutputPath
-		where := "The whole was not kept as a file, because the disk is full."
-		if r.KeptAt != "" {
-			where = "The whole is in " + r.KeptAt + "; read parts of it with read_file, or search it."
-			if end.Dropped > 0 {
-				where = fmt.Sprintf("All but the last %d bytes of it is in %s.", end.Dropped, r.KeptAt)
+		tail := end.Tail
+		left := total - int64(len(output)) - int64(len(tail))
+		if left <= 0 { // what was passed on and the end overlap: nothing is missing
+			text = connectors.Clean(append(output[:len(output):len(output)], tail[min(int64(len(tail)), -left):]...))
+		} else {
+			r.KeptAt = end.OutputPath
+			where := "The whole was not kept as a file, because the disk is full."
+			switch {
+			case r.KeptAt != "" && end.Dropped > 0:
+				where = fmt.Sprintf("All but the last %d bytes is in %s.", end.Dropped, r.KeptAt)
+			case r.KeptAt != "":
+				where = "The whole is in " + r.KeptAt + "; read parts of it with read_file, or search it."
 			}
+			text = strings.TrimRight(text, "\n") + fmt.Sprintf("\n\n[… %d of %d bytes left out here. %s]\n\n", left, total, where) +
+				connectors.Clean(wholeCharacters(tail))
 		}
-		left := total - int64(len(output)) - int64(len(end.Tail))
-		if left < 0 {
-			left = 0
-		}
-		text = strings.TrimRight(text, "\n") + fmt.Sprintf("\n\n[… %d of %d bytes left out here. %s]\n\n", left, total, where) +
-			connectors.Clean(wholeCharacters(end.Tail))
 	}
 	switch {
 	case end.TimedOut:

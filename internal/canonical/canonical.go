@@ -11,8 +11,6 @@ import (
 	"sort"
 	"strconv"
 	"strings"
-
-	"github.com/gowebpki/jcs"
 )
 
 // ErrNotJSON says that the value cannot be written as one JSON document.
@@ -21,41 +19,40 @@ var ErrNotJSON = errors.New("not one JSON value")
 // JSON writes v as RFC 8785 canonical JSON. Numbers are written as ECMAScript would write the nearest double, as the RFC demands; use
 // Digest where two values that differ only beyond a double's precision must not be taken for one another.
 func JSON(v any) ([]byte, error) {
-	raw, err := marshal(v)
+	tree, err := treeOf(v)
 	if err != nil {
 		return nil, err
 	}
-	out, err := jcs.Transform(raw)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNotJSON, err)
+	var w writer
+	if err := w.value(tree); err != nil {
+		return nil, err
 	}
-	return out, nil
+	return w.out, nil
 }
 
 // Digest is the SHA-256 of v's canonical JSON. RFC 8785 is defined for numbers that a double holds exactly as written. For any other
 // number, such as 9007199254740993, the canonical form would equal that of its neighbour, and an approval of one would pass for the
 // other; so each such number is hashed as its own text too, after the document and with its place.
 func Digest(v any) ([32]byte, error) {
-	raw, err := marshal(v)
-	if err != nil {
-		return [32]byte{}, err
-	}
-	tree, err := decode(raw)
+	tree, err := treeOf(v)
 	if err != nil {
 		return [32]byte{}, err
 	}
 	var beyond bytes.Buffer
-	tree = withdrawInexact(tree, "", &beyond)
-	if beyond.Len() > 0 {
-		if raw, err = marshal(tree); err != nil {
-			return [32]byte{}, err
-		}
+	tree = withdrawInexact(tree, nil, &beyond)
+	var w writer
+	if err := w.value(tree); err != nil {
+		return [32]byte{}, err
 	}
-	canonical, err := jcs.Transform(raw)
+	return sha256.Sum256(append(w.out, beyond.Bytes()...)), nil
+}
+
+func treeOf(v any) (any, error) {
+	raw, err := marshal(v)
 	if err != nil {
-		return [32]byte{}, fmt.Errorf("%w: %w", ErrNotJSON, err)
+		return nil, err
 	}
-	return sha256.Sum256(append(canonical, beyond.Bytes()...)), nil
+	return decode(raw)
 }
 
 func marshal(v any) ([]byte, error) {
@@ -81,19 +78,32 @@ func decode(raw []byte) (any, error) {
 	return tree, nil
 }
 
+// place is where a value stands; nil is the document. It becomes text only when it is needed.
+type place struct {
+	above *place
+	key   string
+}
+
+func (p *place) pointer() string {
+	if p == nil {
+		return ""
+	}
+	return p.above.pointer() + "/" + strings.NewReplacer("~", "~0", "/", "~1", "\x00", "~2").Replace(p.key)
+}
+
 // withdrawInexact puts a zero where a number is not a double's own text and appends "\x00pointer=literal" for it, in the order of keys.
 // The zero byte cannot occur in canonical JSON, so that no document can imitate the suffix.
-func withdrawInexact(v any, pointer string, beyond *bytes.Buffer) any {
+func withdrawInexact(v any, at *place, beyond *bytes.Buffer) any {
 	switch t := v.(type) {
 	case json.Number:
 		if exact(string(t)) {
 			return t
 		}
-		fmt.Fprintf(beyond, "\x00%s=%s", pointer, string(t))
+		fmt.Fprintf(beyond, "\x00%s=%s", at.pointer(), string(t))
 		return json.Number("0")
 	case []any:
 		for i := range t {
-			t[i] = withdrawInexact(t[i], pointer+"/"+strconv.Itoa(i), beyond)
+			t[i] = withdrawInexact(t[i], &place{at, strconv.Itoa(i)}, beyond)
 		}
 	case map[string]any:
 		keys := make([]string, 0, len(t))
@@ -102,7 +112,7 @@ func withdrawInexact(v any, pointer string, beyond *bytes.Buffer) any {
 		}
 		sort.Strings(keys)
 		for _, k := range keys {
-			t[k] = withdrawInexact(t[k], pointer+"/"+strings.NewReplacer("~", "~0", "/", "~1", "\x00", "~2").Replace(k), beyond)
+			t[k] = withdrawInexact(t[k], &place{at, k}, beyond)
 		}
 	}
 	return v
@@ -110,6 +120,9 @@ func withdrawInexact(v any, pointer string, beyond *bytes.Buffer) any {
 
 // exact reports whether the literal has the value of the shortest text of its nearest double.
 func exact(literal string) bool {
+	if len(literal) <= 15 && !strings.ContainsAny(literal, ".eE") {
+		return true // an integer below 2^53
+	}
 	f, err := strconv.ParseFloat(literal, 64)
 	if err != nil {
 		return false // out of a double's range; big.Rat must never see such an exponent, it would build the number

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"testing"
 
+	"github.com/gowebpki/jcs"
 	"github.com/stretchr/testify/require"
 	"pgregory.net/rapid"
 
@@ -50,6 +51,47 @@ func TestDigestIgnoresOrderAndSpace(t *testing.T) {
 		a, err := canonical.Digest(json.RawMessage(compact))
 		require.NoError(t, err)
 		b, err := canonical.Digest(json.RawMessage(spaced))
+		require.NoError(t, err)
+		require.Equal(t, a, b)
+	})
+}
+
+// values are arbitrary JSON documents.
+func values(depth int) *rapid.Generator[any] {
+	leaves := rapid.OneOf(
+		rapid.Just[any](nil), rapid.Map(rapid.Bool(), func(b bool) any { return b }), rapid.Map(rapid.String(), func(s string) any { return s }),
+		rapid.Map(rapid.Float64(), func(f float64) any { return f }), rapid.Map(rapid.Int64Range(-1<<53, 1<<53), func(n int64) any { return n }),
+	)
+	if depth == 0 {
+		return leaves
+	}
+	inner := rapid.Deferred(func() *rapid.Generator[any] { return values(depth - 1) })
+	keys := rapid.OneOf(rapid.String(), rapid.SampledFrom([]string{"", "\u20ac", "\r", "\ufb33", "1", "\U0001F600", "\u0080", "\u00f6", "\ue000", "a", "A"}))
+	return rapid.OneOf(leaves, rapid.Map(rapid.SliceOfN(inner, 0, 4), func(s []any) any { return s }),
+		rapid.Map(rapid.MapOfN(keys, inner, 0, 5), func(m map[string]any) any { return m }))
+}
+
+func TestJSONIsWhatTheReferenceSays(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		v := values(3).Draw(t, "value")
+		raw, err := json.Marshal(v)
+		require.NoError(t, err)
+		want, err := jcs.Transform(raw)
+		require.NoError(t, err)
+		got, err := canonical.JSON(v)
+		require.NoError(t, err)
+		require.Equal(t, string(want), string(got))
+	})
+}
+
+func FuzzDigest(f *testing.F) {
+	f.Add([]byte(`{"a":[1e21,-0,"\u0000",{"b":9007199254740993}]}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		a, err := canonical.Digest(json.RawMessage(raw))
+		if err != nil {
+			return
+		}
+		b, err := canonical.Digest(json.RawMessage(append([]byte(" \n"), raw...)))
 		require.NoError(t, err)
 		require.Equal(t, a, b)
 	})

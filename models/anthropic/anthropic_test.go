@@ -118,7 +118,8 @@ func TestDecodeRefusesNonsense(t *testing.T) {
 		{`{"type":"content_block_start","index":0,"content_block":{"type":"text","text":""}}`, `{"type":"content_block_start","index":0,"content_block":{"type":"text","text":"other"}}`},
 		{`{"type":"content_block_start","index":0,"content_block":{"type":"tool_use"}}`},
 		{`{"type":"error"}`},
-		{`[]`}, {`{`},
+		{`[]`},
+		{`{`},
 	} {
 		_, _, failed := decode(t, events...)
 		require.NotNil(t, failed, events)

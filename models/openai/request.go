@@ -47,6 +47,7 @@ func assistant(blocks []models.Block) []wireMessage {
 			}
 		case models.ToolUse:
 			m.ToolCalls = append(m.ToolCalls, wireCall{ID: wireID(b.ID), Type: "function", Function: wireFunction{Name: models.WireToolName(b.Name), Arguments: string(b.Input)}})
+		default: // thinking is not taken back, and an assistant says nothing else
 		}
 	}
 	if len(text) > 0 {
@@ -78,6 +79,7 @@ func user(blocks []models.Block) []wireMessage {
 			}
 		case models.Image:
 			parts, picture = append(parts, image(b)), true
+		default: // a user neither thinks nor uses tools
 		}
 	}
 	switch {
@@ -103,6 +105,7 @@ func resultText(b models.Block) string {
 			text = append(text, c.Text)
 		case models.Image:
 			text = append(text, "(An image follows.)")
+		default:
 		}
 	}
 	s := strings.Join(text, "\n")

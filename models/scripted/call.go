@@ -159,8 +159,10 @@ func edit(f fence, input map[string]any) error {
 			at = 1
 		case at == 1 && strings.HasPrefix(line, ">>>>>>>"):
 			at = 2
-		case at == 0 || at == 1:
-			parts[at] = append(parts[at], line)
+		case at == 0:
+			parts[0] = append(parts[0], line)
+		case at == 1:
+			parts[1] = append(parts[1], line)
 		case strings.TrimSpace(line) != "":
 			return wrong(f.line, form)
 		}

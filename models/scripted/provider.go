@@ -126,6 +126,7 @@ func latest(messages []models.Message) (string, [][]result) {
 					parts = append(parts, c.Text)
 				}
 				answers[b.ToolUseID] = result{tool: names[b.ToolUseID], text: strings.Join(parts, "\n"), isError: b.IsError}
+			default: // text begins another script, and thoughts and pictures say nothing to this model
 			}
 		}
 		if len(ids) > 0 {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -26,6 +27,25 @@ const fixtures = `{"fixtures":[
    "usage":{"prompt_tokens":30,"completion_tokens":12,"total_tokens":42,"input_tokens":30,"output_tokens":12}}}
 ]}`
 
+// client is the tests' own, beside those of the providers.
+var client = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{}}
+
+func get(ctx context.Context, url string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("%s answered %s", url, resp.Status)
+	}
+	return io.ReadAll(resp.Body)
+}
+
 // mock starts the independent mock of the providers' APIs and returns its base URL.
 func mock(t *testing.T) string {
 	t.Helper()
@@ -45,18 +65,15 @@ func mock(t *testing.T) string {
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		http.DefaultClient.CloseIdleConnections()
+		client.CloseIdleConnections()
 		if t.Failed() {
 			t.Log(log.String())
 		}
 	})
 	base := "http://127.0.0.1:" + port
 	require.Eventually(t, func() bool {
-		resp, err := http.Get(base + "/v1/models")
-		if err != nil {
-			return false
-		}
-		return resp.Body.Close() == nil && resp.StatusCode == http.StatusOK
+		_, err := get(t.Context(), base+"/v1/models")
+		return err == nil
 	}, 30*time.Second, 50*time.Millisecond)
 	return base
 }
@@ -123,10 +140,7 @@ func TestAgainstAnIndependentMock(t *testing.T) {
 
 func journalKeys(t *testing.T, base string) []string {
 	t.Helper()
-	resp, err := http.Get(base + "/__aimock/journal")
-	require.NoError(t, err)
-	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(resp.Body)
+	body, err := get(t.Context(), base+"/__aimock/journal")
 	require.NoError(t, err)
 	var log []struct {
 		Headers map[string]string `json:"headers"`

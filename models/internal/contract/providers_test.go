@@ -116,6 +116,7 @@ func (f *folded) take(e models.Event) {
 		f.usage = *e.Usage
 	case models.Stop:
 		f.stop = e.StopReason
+	case models.ToolUseStart:
 	}
 }
 

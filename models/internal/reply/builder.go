@@ -115,6 +115,7 @@ func (b *Builder) Append(i int, s string) {
 		kind = models.ThinkingDelta
 	case models.ToolUse:
 		kind = models.ToolUseDelta
+	default:
 	}
 	b.sink(models.Event{Kind: kind, Index: i, Text: s})
 }

@@ -119,12 +119,11 @@ func field(line []byte) (string, []byte) {
 func (r *Reader) line() ([]byte, error) {
 	var line []byte
 	for {
-		chunk, err := r.src.Peek(1)
-		if err != nil {
+		if _, err := r.src.Peek(1); err != nil {
 			return line, err
 		}
 		// Look at all that is buffered, without waiting for more: a server may pause after any byte.
-		chunk, err = r.src.Peek(r.src.Buffered())
+		chunk, err := r.src.Peek(r.src.Buffered())
 		if err != nil {
 			return line, err
 		}

@@ -146,7 +146,7 @@ func (c *Client) Stream(parent context.Context, path string, body []byte, effect
 		// it, it sends again only what never left.
 		req.Header["idempotency-key"] = []string{effectKey}
 	}
-	resp, err := c.http.Do(req)
+	resp, err := c.http.Do(req) //nolint:bodyclose // Stream.Close closes it
 	if err != nil {
 		e := s.Classify(err)
 		s.Close()

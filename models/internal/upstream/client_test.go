@@ -2,6 +2,7 @@ package upstream_test
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -43,7 +44,7 @@ func TestAHangEndsWithATimeout(t *testing.T) {
 			w.(http.Flusher).Flush()
 		},
 		"in an error's body": func(w http.ResponseWriter) {
-			w.WriteHeader(500)
+			w.WriteHeader(http.StatusInternalServerError)
 			w.(http.Flusher).Flush()
 		},
 	} {
@@ -159,7 +160,7 @@ func drain(t *testing.T, ctx context.Context, c *upstream.Client) *models.Error 
 	defer s.Close()
 	for {
 		_, err := s.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
