@@ -77,7 +77,7 @@ func (a *archiveReader) each(fn func(e guest.Entry, content io.Reader) (stop boo
 		case tar.TypeDir:
 			e.Type, e.Target = guest.TypeDirectory, ""
 		case tar.TypeSymlink:
-			e.Type = guest.TypeSymlink
+			e.Type, e.Size = guest.TypeSymlink, int64(len(h.Linkname))
 		default:
 			e.Type = guest.TypeOther
 		}

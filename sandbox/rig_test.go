@@ -445,10 +445,15 @@ func processes(program, text string) (pids []int) {
 	return pids
 }
 
+// machines are the QEMU processes of a sandbox.
+func machines(sandboxID id.Sandbox) []int {
+	return processes("-name\x00guest="+string(sandboxID)+"\x00", "")
+}
+
 // qemuOf is the machine's process of a sandbox, allocationOf its allocation's.
 func (r *rig) qemuOf(sandboxID id.Sandbox) int {
 	r.t.Helper()
-	pids := processes("qemu-system", string(sandboxID))
+	pids := machines(sandboxID)
 	require.Len(r.t, pids, 1)
 	return pids[0]
 }
@@ -473,11 +478,8 @@ func kill9(t testing.TB, pid int) {
 func (r *rig) requireNothingLeft() {
 	r.t.Helper()
 	r.eventually(10*time.Second, "no process is left", func() bool { return len(processes("", r.runRoot)) == 0 })
-	for _, pid := range processes("qemu-system", "") {
-		cmdline, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-		for _, e := range r.endings() {
-			require.NotContains(r.t, string(cmdline), string(e.Sandbox))
-		}
+	for _, e := range r.endings() {
+		require.Empty(r.t, machines(e.Sandbox))
 	}
 	entries, err := os.ReadDir(r.runRoot)
 	require.NoError(r.t, err)

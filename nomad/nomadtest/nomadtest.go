@@ -21,6 +21,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ambit.dev/ambit/internal/engines"
+	"ambit.dev/ambit/internal/processes"
 	"ambit.dev/ambit/nomad"
 )
 
@@ -34,7 +35,7 @@ type Agent struct {
 	dir    string
 	args   []string
 	mu     sync.Mutex
-	cmd    *exec.Cmd
+	cmd    *processes.Child
 }
 
 // Start starts an agent in development mode: ready within seconds, everything
@@ -96,9 +97,9 @@ func (a *Agent) Run() {
 	require.NoError(a.t, err)
 	defer log.Close() //nolint:errcheck // the agent has its own
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	require.NoError(a.t, cmd.Start())
-	a.cmd = cmd
+	// A test that is killed takes its agent along.
+	a.cmd, err = processes.Launch(cmd, syscall.SIGKILL)
+	require.NoError(a.t, err)
 }
 
 // Kill kills the agent at once, as a crash would; its tasks live on.
@@ -106,8 +107,8 @@ func (a *Agent) Kill() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.cmd != nil {
-		_ = a.cmd.Process.Kill()
-		_ = a.cmd.Wait()
+		_ = a.cmd.Signal(syscall.SIGKILL)
+		<-a.cmd.Done()
 		a.cmd = nil
 	}
 }
@@ -127,14 +128,10 @@ func (a *Agent) cleanUp() {
 	cmd := a.cmd
 	a.mu.Unlock()
 	if cmd != nil {
-		_ = cmd.Process.Signal(syscall.SIGINT)
-		done := make(chan struct{})
-		go func() { _ = cmd.Wait(); close(done) }()
-		select {
-		case <-done:
-		case <-time.After(20 * time.Second):
-			_ = cmd.Process.Kill()
-			<-done
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		if err := cmd.Stop(ctx, syscall.SIGINT); err != nil {
+			a.t.Logf("stop the Nomad agent: %v", err)
 		}
 	}
 	if a.t.Failed() {
