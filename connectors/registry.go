@@ -101,7 +101,7 @@ func (r *Registry) Check(name string, input json.RawMessage) (Prepared, error) {
 			fmt.Sprintf("There is no tool named %q. The tools are: %s.", short(name), strings.Join(r.names, ", ")))
 	}
 	p := Prepared{
-		Name: name, Input: input, Mount: t.Mount, Risk: t.Risk, Idempotency: t.Idempotency, Sandbox: true, Command: t.Command, tool: &t,
+		Name: name, Input: input, Mount: t.Mount, Risk: t.Risk, Idempotency: t.Idempotency, Sandbox: !t.ControlPlane, Command: t.Command, tool: &t,
 	}
 	if text, malformed := models.Malformed(input); malformed {
 		return p, invalid(name, []string{"they are not a JSON object: " + short(text)})
@@ -132,8 +132,14 @@ func invalid(name string, wrong []string) error {
 // What the command answered, also when that is a failure, is a Result. An error means that the call could not be carried out, or that it is
 // not known how it ended (sandbox.ErrLost).
 func (r *Registry) Call(ctx context.Context, adm *gate.Admission, call Prepared, box *sandbox.Sandbox) (Result, error) {
-	if call.tool == nil || call.Digest == ([32]byte{}) || box == nil {
+	if call.tool == nil || call.Digest == ([32]byte{}) || (call.Sandbox && box == nil) {
 		return Result{}, fmt.Errorf("the call of %s was not prepared, or has no sandbox", call.Name)
+	}
+	if !call.Sandbox {
+		if _, err := adm.Consume(gate.ToolCall, call.Digest); err != nil {
+			return Result{}, err
+		}
+		return Run(ctx, call, nil)
 	}
 	effect, err := box.Begin(adm, gate.ToolCall, call.Digest)
 	if err != nil {

@@ -44,6 +44,8 @@ type Tool struct {
 	Reversible bool
 	// Command says that the call is a command in the sandbox, which can be signalled and attached to by its effect key.
 	Command bool
+	// ControlPlane says that the call runs in the control plane and needs no sandbox: its Run gets no Workspace.
+	ControlPlane bool
 	// Limit is how long a call with this input may take.
 	Limit func(input json.RawMessage) time.Duration
 	// Check looks at what a schema can't say. Its error is a sentence for the model. It may be nil.
