@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ambit.dev/ambit/agents"
-	"ambit.dev/ambit/console/internal/browser"
+	"ambit.dev/ambit/test/browser"
 	"ambit.dev/ambit/journal"
 
 	"github.com/jackc/pgx/v5"

@@ -7,7 +7,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"ambit.dev/ambit/console/internal/browser"
+	"ambit.dev/ambit/test/browser"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/journal"
 )

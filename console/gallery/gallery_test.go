@@ -7,7 +7,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"ambit.dev/ambit/console/gallery"
-	"ambit.dev/ambit/console/internal/browser"
+	"ambit.dev/ambit/test/browser"
 	"ambit.dev/ambit/console/page"
 	"ambit.dev/ambit/console/static"
 )
