@@ -21,6 +21,7 @@ import (
 	"ambit.dev/ambit/api"
 	"ambit.dev/ambit/billing"
 	"ambit.dev/ambit/billing/prices"
+	"ambit.dev/ambit/connectors"
 	"ambit.dev/ambit/governance/gate"
 	"ambit.dev/ambit/internal/clock"
 	"ambit.dev/ambit/internal/dbtest"
@@ -52,6 +53,10 @@ type rig struct {
 	previews *scheduler.Previews
 	drain    *httpx.Drain
 	log      *logBuffer
+	gate     *gate.Gate
+	models   *models.Gateway
+	listener *postgres.Listener
+	logger   *slog.Logger
 }
 
 func newRig(t testing.TB, change ...func(*api.Config)) *rig {
@@ -83,6 +88,7 @@ func newRig(t testing.TB, change ...func(*api.Config)) *rig {
 	listener.Start(ctx)
 	<-listener.Started()
 	r.previews = scheduler.NewPreviews("", nil)
+	r.gate, r.models, r.listener, r.logger = g, gateway, listener, log
 	sessions := scheduler.NewService(scheduler.Deps{
 		DB: r.db, Agents: ag, Gate: g, Listener: listener, Previews: r.previews, Signer: signer{}, Clock: r.clock, Log: log,
 	})
@@ -310,4 +316,23 @@ func (tn *tenant) grant(amount string) {
 
 func allScopes(project id.Project) tenants.CreateKey {
 	return tenants.CreateKey{Name: "another", Project: project, Scopes: []string{"*"}}
+}
+
+// startWorker runs sessions for real, with the scripted model and no tools, until the test ends.
+func (r *rig) startWorker() {
+	r.t.Helper()
+	tools, err := connectors.NewRegistry()
+	require.NoError(r.t, err)
+	runner := scheduler.NewRunner(scheduler.RunnerDeps{
+		DB: r.db, Gate: r.gate, Models: r.models, Tools: tools, Listener: r.listener, Previews: r.previews,
+		Clock: r.clock, Log: r.logger, Owner: "test", Metrics: scheduler.NewMetrics(),
+	})
+	w, err := scheduler.NewWorker(r.db, runner, 16, r.logger)
+	require.NoError(r.t, err)
+	require.NoError(r.t, w.Start(context.Background()))
+	r.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		require.NoError(r.t, w.Stop(ctx, 5*time.Second))
+	})
 }
