@@ -200,17 +200,34 @@ func (s *Service) restore(ctx context.Context, b *Sandbox) (*Archive, error) {
 		_, err := c.Restore(ctx, guest.RestoreRequest{Epoch: b.Epoch, SHA256: last.Sum.String(), Bytes: last.Bytes}, stored)
 		return err
 	})
+	var refused *guest.Error
 	switch {
-	case errors.Is(err, blob.ErrDamaged), guest.IsCode(err, guest.CodeHashMismatch), errors.Is(err, io.ErrUnexpectedEOF):
-		return nil, &damagedError{unrestorable(last, err)}
-	case err != nil:
+	case err == nil:
+	case errors.Is(err, blob.ErrDamaged), errors.As(err, &refused):
+		// Another machine would refuse it too: it is the archive, and the blob
+		// store's own check tells whether its bytes are at fault.
+		return nil, &damagedError{unrestorable(last, errors.Join(err, s.verify(ctx, last)))}
+	default:
 		return nil, fmt.Errorf("restore the working directory of session %s: %w", b.Session, err)
 	}
 	return last, nil
 }
 
+// verify reads a stored archive to its end and so checks its hash.
+func (s *Service) verify(ctx context.Context, a *Archive) error {
+	stored, err := s.blobs.Get(ctx, a.Org, a.Sum)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(io.Discard, stored)
+	return errors.Join(err, stored.Close())
+}
+
 func unrestorable(a *Archive, err error) *fault.Error {
-	return fault.Newf(fault.Internal, "internal",
-		"The working directory of this session, saved at %s, is damaged in the store and cannot be restored.", a.CreatedAt.UTC().Format(time.RFC3339)).
-		Because(err)
+	why := "cannot be restored"
+	if errors.Is(err, blob.ErrDamaged) || errors.Is(err, blob.ErrNotFound) {
+		why = "is damaged in the store and cannot be restored"
+	}
+	return fault.Newf(fault.Internal, "internal", "The working directory of this session, saved at %s, %s.",
+		a.CreatedAt.UTC().Format(time.RFC3339), why).Because(err)
 }

@@ -12,6 +12,7 @@ import (
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/journal"
 	"ambit.dev/ambit/sandbox/bridge"
+	"ambit.dev/ambit/sandbox/guest"
 	"ambit.dev/ambit/sandbox/internal/sandboxdb"
 )
 
@@ -330,6 +331,8 @@ func meaning(ctx context.Context, err error) error {
 		return ErrFenced.Because(err)
 	case errors.Is(err, bridge.ErrUnreachable), bridge.IsCode(err, bridge.CodeEnded):
 		return fmt.Errorf("%w: %w", errGone, err)
+	case bridge.IsCode(err, bridge.CodeSilent):
+		return fmt.Errorf("%w: %w", guest.ErrDisconnected, err)
 	default:
 		return err
 	}

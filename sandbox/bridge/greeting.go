@@ -33,6 +33,7 @@ const (
 	CodeBusy     = "busy"     // something runs in it (seal with if_idle)
 	CodeState    = "state"    // not claimed yet, or claimed by another session
 	CodeEnded    = "ended"    // the machine is gone
+	CodeSilent   = "silent"   // the machine runs, its guest does not answer
 	CodeInternal = "internal" // see the allocation's log
 )
 

@@ -132,7 +132,13 @@ func (a *allocation) carry(ctx context.Context, in *bridge.Incoming) {
 	client, err := a.guest(ctx)
 	if err != nil {
 		a.log.ErrorContext(ctx, "the guest does not answer", "error", err)
-		in.Refuse(bridge.CodeInternal, "the guest does not answer")
+		// Mostly because its machine has just died.
+		select {
+		case <-a.machine.Done():
+			in.Refuse(bridge.CodeEnded, "the machine has ended")
+		case <-time.After(500 * time.Millisecond):
+			in.Refuse(bridge.CodeSilent, "the guest does not answer")
+		}
 		return
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
