@@ -78,6 +78,7 @@ func newWorld(t testing.TB, credit money.Nanos, providers ...models.Provider) *w
 }
 
 func (w *world) ctx(t testing.TB) context.Context {
+	t.Helper()
 	return principal.With(t.Context(), principal.Principal{Kind: principal.Key, ID: "key_test", Org: w.org, Project: w.project})
 }
 
