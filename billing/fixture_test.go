@@ -70,23 +70,28 @@ func (b books) settle(ctx context.Context, hold id.Hold, used money.Nanos) (s bi
 }
 
 // accounts reads every account's balance, past the view that ReadBalances gives.
-func (b books) accounts(ctx context.Context) (map[billing.Account]money.Nanos, error) {
-	out := map[billing.Account]money.Nanos{}
-	err := b.in(ctx, func(tx pgx.Tx) error {
-		rows, err := tx.Query(ctx, "SELECT account, balance_nanos FROM account_balances WHERE org_id = $1", string(b.org))
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		for rows.Next() {
-			var account string
-			var balance int64
-			if err := rows.Scan(&account, &balance); err != nil {
-				return err
-			}
-			out[billing.Account(account)] = money.Nanos(balance)
-		}
-		return rows.Err()
+func (b books) accounts(ctx context.Context) (out map[billing.Account]money.Nanos, err error) {
+	err = b.in(ctx, func(tx pgx.Tx) (err error) {
+		out, err = b.accountsIn(ctx, tx)
+		return err
 	})
 	return out, err
+}
+
+func (b books) accountsIn(ctx context.Context, tx pgx.Tx) (map[billing.Account]money.Nanos, error) {
+	rows, err := tx.Query(ctx, "SELECT account, balance_nanos FROM account_balances WHERE org_id = $1", string(b.org))
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	out := map[billing.Account]money.Nanos{}
+	for rows.Next() {
+		var account string
+		var balance int64
+		if err := rows.Scan(&account, &balance); err != nil {
+			return nil, err
+		}
+		out[billing.Account(account)] = money.Nanos(balance)
+	}
+	return out, rows.Err()
 }
