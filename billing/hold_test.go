@@ -162,3 +162,50 @@ func TestASessionsTransfersAreListedInOrder(t *testing.T) {
 		return nil
 	}))
 }
+
+// Two transactions that lock the same accounts in different orders would end in a deadlock, which Postgres breaks with an error.
+func TestNobodyWaitsForOneAnotherCrosswise(t *testing.T) {
+	b := open(t, 1000*money.Dollar)
+	ceiling, _, err := b.place(t.Context(), "", 500*money.Dollar)
+	require.NoError(t, err)
+	var (
+		wg     sync.WaitGroup
+		mu     sync.Mutex
+		failed []error
+	)
+	note := func(err error) {
+		if err != nil && !fault.IsCode(err, "insufficient_funds") {
+			mu.Lock()
+			failed = append(failed, err)
+			mu.Unlock()
+		}
+	}
+	for g := range 12 {
+		wg.Go(func() {
+			for i := range 15 {
+				switch (g + i) % 4 {
+				case 0:
+					note(b.grant(t.Context(), money.Cent))
+				case 1:
+					note(b.revoke(t.Context(), money.Cent))
+				default:
+					parent := ceiling
+					if (g+i)%4 == 2 {
+						parent = ""
+					}
+					hold, _, err := b.place(t.Context(), parent, money.Cent)
+					note(err)
+					_, err = b.settle(t.Context(), hold, money.Nanos(i)*money.Cent/10)
+					note(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	require.NoError(t, errors.Join(failed...))
+	require.NoError(t, b.in(t.Context(), func(tx pgx.Tx) error {
+		wrong, err := billing.Recount(t.Context(), tx, b.org)
+		require.Empty(t, wrong)
+		return err
+	}))
+}
