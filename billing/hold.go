@@ -56,65 +56,25 @@ func Place(ctx context.Context, tx pgx.Tx, now time.Time, org id.Org, r HoldRequ
 	if r.Amount < 0 {
 		return "", nil, fmt.Errorf("a hold of %s is negative", r.Amount)
 	}
-	q := billingdb.New(tx)
-	if short, err := reserve(ctx, q, org, r); err != nil || short != nil {
-		return "", short, err
+	if r.Lines == nil {
+		r.Lines = []prices.Line{}
 	}
 	lines, err := json.Marshal(r.Lines)
 	if err != nil {
 		return "", nil, fmt.Errorf("write the hold's lines: %w", err)
 	}
 	hold := id.New[id.Hold]()
-	err = q.InsertHold(ctx, billingdb.InsertHoldParams{
-		OrgID: org, ID: hold, ParentID: ref(string(r.Parent)), SessionID: r.Session, StepID: ref(string(r.Step)), AmountNanos: r.Amount,
-		PriceVersion: r.PriceVersion, Lines: lines, ExpiresAt: r.Expires, CreatedAt: now,
+	row, err := billingdb.New(tx).PlaceHold(ctx, billingdb.PlaceHoldParams{
+		OrgID: string(org), HoldID: string(hold), ParentID: string(r.Parent), SessionID: string(r.Session), StepID: string(r.Step), Amount: int64(r.Amount),
+		PriceVersion: r.PriceVersion, Lines: lines, ExpiresAt: r.Expires, Now: now, EntryID: string(id.New[id.Entry]()),
 	})
 	if err != nil {
-		return "", nil, fmt.Errorf("insert a hold of %s: %w", r.Amount, err)
+		return "", nil, fmt.Errorf("place a hold of %s: %w", r.Amount, err)
 	}
-	if r.Parent == "" && r.Amount > 0 {
-		_, err := post(ctx, tx, org, Transfer{Debit: Available, Credit: Held, Amount: r.Amount, Kind: kindHold, Hold: hold, Session: r.Session, Step: r.Step, CreatedAt: now})
-		if err != nil {
-			return "", nil, err
-		}
+	if !row.Placed {
+		return "", &Short{Required: r.Amount, Available: money.Nanos(row.Available), Ceiling: r.Parent}, nil
 	}
 	return hold, nil, nil
-}
-
-// reserve takes the row's lock and compares, so that two admissions at once can't both see the last of the money.
-func reserve(ctx context.Context, q *billingdb.Queries, org id.Org, r HoldRequest) (*Short, error) {
-	if r.Parent != "" {
-		n, err := q.CarveHold(ctx, billingdb.CarveHoldParams{Amount: r.Amount, OrgID: org, ID: r.Parent})
-		if err != nil {
-			return nil, fmt.Errorf("carve %s from hold %s: %w", r.Amount, r.Parent, err)
-		}
-		if n == 1 {
-			return nil, nil
-		}
-		parent, err := q.GetHold(ctx, billingdb.GetHoldParams{OrgID: org, ID: r.Parent})
-		if err != nil {
-			return nil, fmt.Errorf("read hold %s: %w", r.Parent, err)
-		}
-		left := money.Nanos(0)
-		if parent.State == "held" {
-			left = holdFromRow(parent).Left()
-		}
-		return &Short{Required: r.Amount, Available: left, Ceiling: r.Parent}, nil
-	}
-	balances, err := q.LockBalances(ctx, org)
-	if err != nil {
-		return nil, fmt.Errorf("lock the balances: %w", err)
-	}
-	balance := money.Nanos(0) // no row: nothing was ever granted
-	for _, b := range balances {
-		if Account(b.Account) == Available {
-			balance = b.BalanceNanos
-		}
-	}
-	if balance < r.Amount {
-		return &Short{Required: r.Amount, Available: balance}, nil
-	}
-	return nil, nil
 }
 
 // Settled is what came of a hold.
@@ -133,75 +93,22 @@ func Settle(ctx context.Context, tx pgx.Tx, now time.Time, org id.Org, hold id.H
 	if used < 0 {
 		return Settled{}, fmt.Errorf("settle hold %s: a cost of %s is negative", hold, used)
 	}
-	q := billingdb.New(tx)
-	// Locks go parent first, as Place takes them, so that siblings that settle and begin never wait for each other crosswise.
-	peek, err := q.GetHold(ctx, billingdb.GetHoldParams{OrgID: org, ID: hold})
-	if err != nil {
-		return Settled{}, fmt.Errorf("read hold %s: %w", hold, err)
-	}
-	parent, parentOpen := id.Hold(deref(peek.ParentID)), false
-	if parent != "" {
-		row, err := q.LockHold(ctx, billingdb.LockHoldParams{OrgID: org, ID: parent})
-		if err != nil {
-			return Settled{}, fmt.Errorf("lock hold %s: %w", parent, err)
-		}
-		parentOpen = row.State == "held" || row.State == "unsettled"
-	}
-	row, err := q.LockHold(ctx, billingdb.LockHoldParams{OrgID: org, ID: hold})
-	if err != nil {
-		return Settled{}, fmt.Errorf("lock hold %s: %w", hold, err)
-	}
-	if _, err := q.LockBalances(ctx, org); err != nil {
-		return Settled{}, fmt.Errorf("lock the balances: %w", err)
-	}
-	h := holdFromRow(row)
-	s := Settled{Captured: min(used, h.Left())}
-	s.Released, s.Excess = h.Left()-s.Captured, used-s.Captured
-	state := "captured"
-	if h.Captured+s.Captured == 0 {
-		state = "released"
-	}
-	n, err := q.SettleHold(ctx, billingdb.SettleHoldParams{Captured: s.Captured, Released: s.Released, State: state, Now: &now, OrgID: org, ID: hold})
+	capture := id.New[id.Entry]()
+	row, err := billingdb.New(tx).SettleHold(ctx, billingdb.SettleHoldParams{
+		OrgID: string(org), HoldID: string(hold), Used: int64(used), Now: now,
+		CaptureID: string(capture), ReleaseID: string(id.New[id.Entry]()), LossID: string(id.New[id.Entry]()),
+	})
 	if err != nil {
 		return Settled{}, fmt.Errorf("settle hold %s: %w", hold, err)
 	}
-	if n != 1 {
-		return Settled{}, fmt.Errorf("settle hold %s: it is %s already", hold, h.State)
+	if row.State != "settled" {
+		return Settled{}, fmt.Errorf("settle hold %s: it is %s already", hold, row.State)
 	}
-	if parent != "" {
-		up := billingdb.UncarveHoldParams{Amount: h.Amount, Captured: s.Captured, OrgID: org, ID: parent}
-		if !parentOpen {
-			up.Released = s.Released
-		}
-		if _, err := q.UncarveHold(ctx, up); err != nil {
-			return Settled{}, fmt.Errorf("give back to hold %s: %w", parent, err)
-		}
-	}
-	return s, postSettlement(ctx, tx, now, org, h, parentOpen, &s)
-}
-
-func postSettlement(ctx context.Context, tx pgx.Tx, now time.Time, org id.Org, h Hold, parentOpen bool, s *Settled) error {
-	var err error
+	s := Settled{Captured: money.Nanos(row.Captured), Released: money.Nanos(row.Released), Excess: money.Nanos(row.Excess)}
 	if s.Captured > 0 {
-		s.Entry, err = post(ctx, tx, org, Transfer{Debit: Held, Credit: Spent, Amount: s.Captured, Kind: kindCapture, Hold: h.ID, Session: h.Session, Step: h.Step, CreatedAt: now})
-		if err != nil {
-			return err
-		}
+		s.Entry = capture
 	}
-	// What a child releases stays held by its parent while that is open. A parent that was settled before can't give it back any more.
-	if s.Released > 0 && !parentOpen {
-		_, err = post(ctx, tx, org, Transfer{Debit: Held, Credit: Available, Amount: s.Released, Kind: kindRelease, Hold: h.ID, Session: h.Session, Step: h.Step, CreatedAt: now})
-		if err != nil {
-			return err
-		}
-	}
-	if s.Excess > 0 {
-		_, err = post(ctx, tx, org, Transfer{Debit: Loss, Credit: Spent, Amount: s.Excess, Kind: kindLoss, Hold: h.ID, Session: h.Session, Step: h.Step, Note: "used above the hold", CreatedAt: now})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return s, nil
 }
 
 // ReadHold reads one hold.

@@ -36,10 +36,6 @@ const (
 const (
 	kindGrant      = "grant"
 	kindRevocation = "revocation"
-	kindHold       = "hold"
-	kindCapture    = "capture"
-	kindRelease    = "release"
-	kindLoss       = "loss"
 )
 
 func init() {

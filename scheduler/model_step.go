@@ -210,8 +210,8 @@ func (w *work) failedModel(settled *journal.StepSettled, o modelOutcome) models.
 			settled.Error = &detail
 			settled.Final = !m.Retryable || m.RetryAfter > longestRetryAfter
 			settled.RetryAfterMillis = m.RetryAfter.Milliseconds()
-			if m.Status != 0 && o.response.TimeToFirstToken == 0 {
-				return usage // the provider refused it: nothing was generated
+			if !m.MayBeBilled {
+				return usage // it never reached the provider, or was refused there: nothing was generated
 			}
 		} else {
 			f := fault.As(o.err)

@@ -43,26 +43,6 @@ func (q *Queries) Balances(ctx context.Context, orgID id.Org) ([]AccountBalance,
 	return items, nil
 }
 
-const carveHold = `-- name: CarveHold :execrows
-UPDATE holds SET carved_nanos = carved_nanos + $1
-WHERE org_id = $2 AND id = $3 AND state = 'held' AND amount_nanos - carved_nanos - captured_nanos - released_nanos >= $1
-`
-
-type CarveHoldParams struct {
-	Amount money.Nanos
-	OrgID  id.Org
-	ID     id.Hold
-}
-
-// Takes an amount for a child out of what is left of the parent. Zero rows: there is not that much left.
-func (q *Queries) CarveHold(ctx context.Context, arg CarveHoldParams) (int64, error) {
-	result, err := q.db.Exec(ctx, carveHold, arg.Amount, arg.OrgID, arg.ID)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
-}
-
 const getHold = `-- name: GetHold :one
 SELECT org_id, id, parent_id, session_id, step_id, amount_nanos, carved_nanos, captured_nanos, released_nanos, state, price_version, lines, expires_at, created_at, settled_at FROM holds WHERE org_id = $1 AND id = $2
 `
@@ -93,40 +73,6 @@ func (q *Queries) GetHold(ctx context.Context, arg GetHoldParams) (Hold, error) 
 		&i.SettledAt,
 	)
 	return i, err
-}
-
-const insertHold = `-- name: InsertHold :exec
-INSERT INTO holds (org_id, id, parent_id, session_id, step_id, amount_nanos, state, price_version, lines, expires_at, created_at)
-VALUES ($1, $2, $3, $4, $5, $6, 'held', $7, $8, $9, $10)
-`
-
-type InsertHoldParams struct {
-	OrgID        id.Org
-	ID           id.Hold
-	ParentID     *string
-	SessionID    id.Session
-	StepID       *string
-	AmountNanos  money.Nanos
-	PriceVersion string
-	Lines        json.RawMessage
-	ExpiresAt    time.Time
-	CreatedAt    time.Time
-}
-
-func (q *Queries) InsertHold(ctx context.Context, arg InsertHoldParams) error {
-	_, err := q.db.Exec(ctx, insertHold,
-		arg.OrgID,
-		arg.ID,
-		arg.ParentID,
-		arg.SessionID,
-		arg.StepID,
-		arg.AmountNanos,
-		arg.PriceVersion,
-		arg.Lines,
-		arg.ExpiresAt,
-		arg.CreatedAt,
-	)
-	return err
 }
 
 const insertTransfer = `-- name: InsertTransfer :exec
@@ -207,68 +153,6 @@ func (q *Queries) ListTransfers(ctx context.Context, arg ListTransfersParams) ([
 	return items, nil
 }
 
-const lockBalances = `-- name: LockBalances :many
-SELECT account, balance_nanos FROM account_balances WHERE org_id = $1 ORDER BY account FOR UPDATE
-`
-
-type LockBalancesRow struct {
-	Account      string
-	BalanceNanos money.Nanos
-}
-
-// All of the organisation's accounts, always in the same order, so that two transactions that move money never wait for each other crosswise.
-func (q *Queries) LockBalances(ctx context.Context, orgID id.Org) ([]LockBalancesRow, error) {
-	rows, err := q.db.Query(ctx, lockBalances, orgID)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []LockBalancesRow
-	for rows.Next() {
-		var i LockBalancesRow
-		if err := rows.Scan(&i.Account, &i.BalanceNanos); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
-const lockHold = `-- name: LockHold :one
-SELECT org_id, id, parent_id, session_id, step_id, amount_nanos, carved_nanos, captured_nanos, released_nanos, state, price_version, lines, expires_at, created_at, settled_at FROM holds WHERE org_id = $1 AND id = $2 FOR UPDATE
-`
-
-type LockHoldParams struct {
-	OrgID id.Org
-	ID    id.Hold
-}
-
-func (q *Queries) LockHold(ctx context.Context, arg LockHoldParams) (Hold, error) {
-	row := q.db.QueryRow(ctx, lockHold, arg.OrgID, arg.ID)
-	var i Hold
-	err := row.Scan(
-		&i.OrgID,
-		&i.ID,
-		&i.ParentID,
-		&i.SessionID,
-		&i.StepID,
-		&i.AmountNanos,
-		&i.CarvedNanos,
-		&i.CapturedNanos,
-		&i.ReleasedNanos,
-		&i.State,
-		&i.PriceVersion,
-		&i.Lines,
-		&i.ExpiresAt,
-		&i.CreatedAt,
-		&i.SettledAt,
-	)
-	return i, err
-}
-
 const openAccounts = `-- name: OpenAccounts :exec
 INSERT INTO account_balances (org_id, account, balance_nanos, updated_at)
 SELECT $1, a, 0, $2::timestamptz FROM unnest(ARRAY['available', 'grants', 'held', 'loss', 'spent']) a
@@ -330,6 +214,49 @@ func (q *Queries) OpenHolds(ctx context.Context, arg OpenHoldsParams) ([]Hold, e
 	return items, nil
 }
 
+const placeHold = `-- name: PlaceHold :one
+SELECT placed::boolean AS placed, coalesce(available, 0)::bigint AS available
+FROM ledger_place($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+`
+
+type PlaceHoldParams struct {
+	OrgID        string
+	HoldID       string
+	ParentID     string
+	SessionID    string
+	StepID       string
+	Amount       int64
+	PriceVersion string
+	Lines        json.RawMessage
+	ExpiresAt    time.Time
+	Now          time.Time
+	EntryID      string
+}
+
+type PlaceHoldRow struct {
+	Placed    bool
+	Available int64
+}
+
+func (q *Queries) PlaceHold(ctx context.Context, arg PlaceHoldParams) (PlaceHoldRow, error) {
+	row := q.db.QueryRow(ctx, placeHold,
+		arg.OrgID,
+		arg.HoldID,
+		arg.ParentID,
+		arg.SessionID,
+		arg.StepID,
+		arg.Amount,
+		arg.PriceVersion,
+		arg.Lines,
+		arg.ExpiresAt,
+		arg.Now,
+		arg.EntryID,
+	)
+	var i PlaceHoldRow
+	err := row.Scan(&i.Placed, &i.Available)
+	return i, err
+}
+
 const sessionTransfers = `-- name: SessionTransfers :many
 SELECT org_id, id, debit_account, credit_account, amount_nanos, kind, hold_id, session_id, step_id, note, created_at FROM ledger_transfers WHERE org_id = $1 AND session_id = $2 ORDER BY id
 `
@@ -371,33 +298,46 @@ func (q *Queries) SessionTransfers(ctx context.Context, arg SessionTransfersPara
 	return items, nil
 }
 
-const settleHold = `-- name: SettleHold :execrows
-UPDATE holds SET captured_nanos = captured_nanos + $1, released_nanos = released_nanos + $2, state = $3, settled_at = $4
-WHERE org_id = $5 AND id = $6 AND state IN ('held', 'unsettled')
+const settleHold = `-- name: SettleHold :one
+SELECT state::text AS state, coalesce(captured, 0)::bigint AS captured, coalesce(released, 0)::bigint AS released, coalesce(excess, 0)::bigint AS excess
+FROM ledger_settle($1, $2, $3, $4, $5, $6, $7)
 `
 
 type SettleHoldParams struct {
-	Captured money.Nanos
-	Released money.Nanos
-	State    string
-	Now      *time.Time
-	OrgID    id.Org
-	ID       id.Hold
+	OrgID     string
+	HoldID    string
+	Used      int64
+	Now       time.Time
+	CaptureID string
+	ReleaseID string
+	LossID    string
 }
 
-func (q *Queries) SettleHold(ctx context.Context, arg SettleHoldParams) (int64, error) {
-	result, err := q.db.Exec(ctx, settleHold,
-		arg.Captured,
-		arg.Released,
-		arg.State,
-		arg.Now,
+type SettleHoldRow struct {
+	State    string
+	Captured int64
+	Released int64
+	Excess   int64
+}
+
+func (q *Queries) SettleHold(ctx context.Context, arg SettleHoldParams) (SettleHoldRow, error) {
+	row := q.db.QueryRow(ctx, settleHold,
 		arg.OrgID,
-		arg.ID,
+		arg.HoldID,
+		arg.Used,
+		arg.Now,
+		arg.CaptureID,
+		arg.ReleaseID,
+		arg.LossID,
 	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+	var i SettleHoldRow
+	err := row.Scan(
+		&i.State,
+		&i.Captured,
+		&i.Released,
+		&i.Excess,
+	)
+	return i, err
 }
 
 const sumTransfers = `-- name: SumTransfers :many
@@ -431,33 +371,4 @@ func (q *Queries) SumTransfers(ctx context.Context, orgID id.Org) ([]SumTransfer
 		return nil, err
 	}
 	return items, nil
-}
-
-const uncarveHold = `-- name: UncarveHold :execrows
-UPDATE holds SET carved_nanos = carved_nanos - $1, captured_nanos = captured_nanos + $2, released_nanos = released_nanos + $3
-WHERE org_id = $4 AND id = $5
-`
-
-type UncarveHoldParams struct {
-	Amount   money.Nanos
-	Captured money.Nanos
-	Released money.Nanos
-	OrgID    id.Org
-	ID       id.Hold
-}
-
-// A child is settled: its whole amount is no longer carved, what it captured is captured of the parent. What it released is left of the
-// parent, or released of it where the parent was settled before.
-func (q *Queries) UncarveHold(ctx context.Context, arg UncarveHoldParams) (int64, error) {
-	result, err := q.db.Exec(ctx, uncarveHold,
-		arg.Amount,
-		arg.Captured,
-		arg.Released,
-		arg.OrgID,
-		arg.ID,
-	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
 }
