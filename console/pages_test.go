@@ -7,8 +7,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ambit.dev/ambit/agents"
-	"ambit.dev/ambit/test/browser"
 	"ambit.dev/ambit/journal"
+	"ambit.dev/ambit/test/browser"
 
 	"github.com/jackc/pgx/v5"
 )

@@ -7,9 +7,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"ambit.dev/ambit/test/browser"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/journal"
+	"ambit.dev/ambit/test/browser"
 )
 
 // TestFirstFiveMinutes goes the way of somebody new, by clicking: sign-up, key, agent, a new version, playground, session, trace.
@@ -150,4 +150,3 @@ func stepsOf(t testing.TB, w *world, a account, sid id.Session) []journal.Step {
 	require.NoError(t, err)
 	return steps
 }
-

@@ -108,8 +108,7 @@ func newWorld(t *testing.T) *world {
 	})
 	var toolList []consoleagents.Tool
 	for _, d := range tools.Definitions(tools.Names()) {
-		first, _, _ := strings.Cut(d.Description, "\n")
-		toolList = append(toolList, consoleagents.Tool{Name: d.Name, Description: first})
+		toolList = append(toolList, consoleagents.Tool{Name: d.Name, Description: d.Description})
 	}
 	require.NoError(t, console.Register(e, console.Deps{
 		DB: w.db, Log: log, PublicURL: w.URL, APIURL: w.URL, Tenants: w.tenants, Agents: w.agents, Sessions: w.sessions, Traces: observability.NewReader(traces),

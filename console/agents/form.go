@@ -26,6 +26,15 @@ type Tool struct {
 	Description string
 }
 
+// summary is the first sentence of a tool's description, which is Markdown for a model.
+func (t Tool) summary() string {
+	text := strings.Join(strings.Fields(strings.ReplaceAll(t.Description, "`", "")), " ")
+	if end := strings.Index(text, ". "); end > 0 {
+		return text[:end+1]
+	}
+	return text
+}
+
 // form is what the editor holds: texts as they were typed, so that a refused form comes back unchanged.
 type form struct {
 	Name, Description, Model, System, IfRunning               string

@@ -7,9 +7,9 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"ambit.dev/ambit/console/gallery"
-	"ambit.dev/ambit/test/browser"
 	"ambit.dev/ambit/console/page"
 	"ambit.dev/ambit/console/static"
+	"ambit.dev/ambit/test/browser"
 )
 
 func TestComponentsHoldInEveryLook(t *testing.T) {

@@ -192,7 +192,7 @@ func (h *Handler) fill(c echo.Context, v *showView, s journal.Session) error {
 		return base + "?" + q.Encode()
 	}
 	current, zoom := c.QueryParam("span"), c.QueryParam("zoom")
-	v.Waterfall = newWaterfall(spans, current, zoom, href)
+	v.Waterfall = newWaterfall(spans, v.Summary.Cost, current, zoom, href)
 	if next != nil {
 		v.More = base + "?after=" + url.QueryEscape(next.String())
 	}
@@ -207,6 +207,6 @@ func (h *Handler) fill(c echo.Context, v *showView, s journal.Session) error {
 		}
 		return err
 	}
-	v.Span = newSpan(p, detail, zoom, href)
+	v.Span = newSpan(p, detail, v.Summary.Cost, zoom, href)
 	return nil
 }

@@ -172,12 +172,15 @@ func firstText(a, b string) string {
 	return b
 }
 
-func newWaterfall(spans []observability.SpanSummary, current, zoom string, href func(span, zoom string) string) ui.WaterfallProps {
+func newWaterfall(spans []observability.SpanSummary, total money.Nanos, current, zoom string, href func(span, zoom string) string) ui.WaterfallProps {
 	ordered, depth := tree(spans)
 	var w ui.WaterfallProps
 	for _, s := range ordered {
 		name, model := trim(s)
 		cost := money.Nanos(s.CostNanos)
+		if s.Operation == string(journal.OperationInvokeAgent) {
+			cost = total
+		}
 		span := ui.Span{
 			ID: s.SpanID, Name: name, Model: model, Kind: operations[s.Operation], Depth: depth[s.SpanID], Start: s.StartTime, End: s.EndTime,
 			Failed: s.Status == string(journal.SpanError) || s.Decision == journal.Denied, Cost: &cost, Href: href(s.SpanID, zoom), Current: s.SpanID == current,
@@ -198,7 +201,7 @@ func newWaterfall(spans []observability.SpanSummary, current, zoom string, href 
 	return w
 }
 
-func newSpan(p page.Place, s observability.SpanDetail, zoom string, href func(span, zoom string) string) *spanView {
+func newSpan(p page.Place, s observability.SpanDetail, total money.Nanos, zoom string, href func(span, zoom string) string) *spanView {
 	name, _ := trim(s.SpanSummary)
 	v := &spanView{
 		ID: s.SpanID, Name: name, Error: s.ErrorMessage, Reasons: s.DecisionReasons, Zoom: href(s.SpanID, s.SpanID), Whole: href(s.SpanID, ""), IsZoomed: zoom == s.SpanID,
@@ -227,7 +230,7 @@ func newSpan(p page.Place, s observability.SpanDetail, zoom string, href func(sp
 	default:
 		v.Status = ui.Step(journal.Unknown)
 	}
-	v.Facts = spanFacts(s)
+	v.Facts = spanFacts(s, total)
 	names := make([]string, 0, len(s.Attributes))
 	for n := range s.Attributes {
 		names = append(names, n)
@@ -239,7 +242,9 @@ func newSpan(p page.Place, s observability.SpanDetail, zoom string, href func(sp
 	return v
 }
 
-func spanFacts(s observability.SpanDetail) []ui.Fact {
+// spanFacts lists what is known of a span. total is the whole trace's cost: the span of the session has none of its own, and a zero
+// above children with a price would be read as one.
+func spanFacts(s observability.SpanDetail, total money.Nanos) []ui.Fact {
 	facts := []ui.Fact{
 		{Term: "Began", Value: ui.Clock(s.StartTime)},
 		{Term: "Took", Text: ui.Duration(s.EndTime.Sub(s.StartTime))},
@@ -262,7 +267,11 @@ func spanFacts(s observability.SpanDetail) []ui.Fact {
 	if s.InputTokens+s.OutputTokens > 0 {
 		add("Tokens", ui.Tokens(tokens(s.SpanSummary)), "")
 	}
-	add("Cost", ui.Money(money.Nanos(s.CostNanos)), "")
+	if s.Operation == string(journal.OperationInvokeAgent) {
+		add("Cost of its steps", ui.Money(total), "")
+	} else {
+		add("Cost", ui.Money(money.Nanos(s.CostNanos)), "")
+	}
 	if s.LedgerEntryID != "" {
 		add("Ledger entry", ui.Ident(s.LedgerEntryID), "")
 	}

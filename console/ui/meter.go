@@ -16,3 +16,22 @@ func share(part, whole money.Nanos) string {
 
 // percent writes a fraction as a number of percent with two decimals.
 func percent(f float64) string { return strconv.FormatFloat(f*100, 'f', 2, 64) }
+
+func spentWords(spent, held money.Nanos, ceiling *money.Nanos) string {
+	text := spent.Display() + " spent"
+	if held > 0 {
+		text += ", " + held.Display() + " held"
+	}
+	if ceiling != nil {
+		text += ", ceiling " + ceiling.Display()
+	}
+	return text
+}
+
+func spentExact(spent, held money.Nanos, ceiling *money.Nanos) string {
+	text := spent.Decimal() + " USD spent, " + held.Decimal() + " held"
+	if ceiling != nil {
+		text += ", ceiling " + ceiling.Decimal()
+	}
+	return text
+}

@@ -59,8 +59,7 @@ func (s *Server) consoleModels(ctx context.Context) []consoleagents.Model {
 func (s *Server) consoleTools() []consoleagents.Tool {
 	var list []consoleagents.Tool
 	for _, d := range s.Tools.Definitions(s.Tools.Names()) {
-		first, _, _ := strings.Cut(d.Description, "\n")
-		list = append(list, consoleagents.Tool{Name: d.Name, Description: first})
+		list = append(list, consoleagents.Tool{Name: d.Name, Description: d.Description})
 	}
 	return list
 }
