@@ -84,7 +84,7 @@ func newWorld(t *testing.T) *world {
 	table, err := prices.Shipped()
 	require.NoError(t, err)
 	g := gate.New(table, clock.System(), log)
-	listener := postgres.NewListener(w.db, log, journal.Channel, journal.OutboxChannel)
+	listener := postgres.NewListener(w.db, log, journal.Channel, journal.InterruptChannel, journal.OutboxChannel)
 	listener.Start(t.Context())
 	t.Cleanup(listener.Stop)
 	previews := scheduler.NewPreviews("", nil)

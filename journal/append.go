@@ -19,6 +19,9 @@ import (
 // Channel is the Postgres channel on which each commit to a journal is announced, with the session's id.
 const Channel = "ambit_journal"
 
+// InterruptChannel announces, besides, each interrupt, so that a worker need not look after every commit.
+const InterruptChannel = "ambit_interrupt"
+
 // ErrFenced is what a worker gets whose lease is gone: it must stop and may write nothing more.
 var ErrFenced = fault.New(fault.Conflict, "fenced", "This worker's lease on the session has ended; another may have it.")
 
@@ -95,7 +98,8 @@ type Locked struct {
 	// LeaseLive says that a worker holds a lease that has not expired, by the database's clock.
 	LeaseLive bool
 
-	tx pgx.Tx
+	tx    pgx.Tx
+	spans []Span // to be written with the next Append
 }
 
 // Lock locks the session's row. A session that is not there, or is another organisation's, is not found.
@@ -137,7 +141,8 @@ func (l *Locked) Append(ctx context.Context, now time.Time, entries ...Entry) ([
 	if len(entries) == 0 {
 		return nil, nil
 	}
-	q := journaldb.New(l.tx)
+	var pipeline postgres.Pipeline
+	q := journaldb.New(&pipeline)
 	events := make([]Event, len(entries))
 	params := journaldb.InsertEventsParams{OrgID: l.Org, SessionID: l.ID, SchemaVersion: SchemaVersion, Epoch: l.Epoch, Now: now}
 	for i, entry := range entries {
@@ -161,21 +166,37 @@ func (l *Locked) Append(ctx context.Context, now time.Time, entries ...Entry) ([
 		params.Types = append(params.Types, e.Type)
 		params.StepIds = append(params.StepIds, string(e.Step))
 		params.Payloads = append(params.Payloads, withoutNull(payload))
-		if err := projectStep(ctx, q, l.Org, e, entry.Payload); err != nil {
+		if err := projectStep(ctx, &pipeline, l.Org, e, entry.Payload); err != nil {
 			return nil, err
 		}
 	}
 	if err := q.InsertEvents(ctx, params); err != nil {
 		return nil, fmt.Errorf("append %d events to %s: %w", len(events), l.ID, err)
 	}
-	if err := l.advance(ctx, q, now); err != nil {
+	if err := l.advance(ctx, &pipeline, now); err != nil {
 		return nil, err
 	}
-	postgres.Notify(l.tx, Channel, string(l.ID))
+	if err := l.sendSpans(ctx, q); err != nil {
+		return nil, err
+	}
+	if err := pipeline.Send(ctx, l.tx); err != nil {
+		return nil, fmt.Errorf("append %d events to %s: %w", len(events), l.ID, err)
+	}
+	l.announce(entries)
 	return events, nil
 }
 
-func (l *Locked) advance(ctx context.Context, q *journaldb.Queries, now time.Time) error {
+// announce tells other processes once the transaction has committed.
+func (l *Locked) announce(entries []Entry) {
+	postgres.Notify(l.tx, Channel, string(l.ID))
+	for _, e := range entries {
+		if _, interrupts := e.Payload.(UserInterrupt); interrupts {
+			postgres.Notify(l.tx, InterruptChannel, string(l.ID))
+		}
+	}
+}
+
+func (l *Locked) advance(ctx context.Context, pipeline *postgres.Pipeline, now time.Time) error {
 	usage, err := json.Marshal(l.Usage)
 	if err != nil {
 		return fmt.Errorf("write the usage: %w", err)
@@ -190,16 +211,14 @@ func (l *Locked) advance(ctx context.Context, q *journaldb.Queries, now time.Tim
 			return fmt.Errorf("write the stop reason: %w", err)
 		}
 	}
-	n, err := q.AdvanceSession(ctx, journaldb.AdvanceSessionParams{
+	err = journaldb.New(pipeline).AdvanceSession(ctx, journaldb.AdvanceSessionParams{
 		LastSeq: l.LastSeq, Status: string(l.Status), StopReason: stop, Usage: usage, ChargedNanos: l.Charged, Limits: limits,
 		Epoch: l.Epoch, Now: now, OrgID: l.Org, ID: l.ID,
 	})
 	if err != nil {
 		return fmt.Errorf("advance session %s: %w", l.ID, err)
 	}
-	if n != 1 {
-		return fmt.Errorf("advance session %s: %d rows instead of one", l.ID, n)
-	}
+	pipeline.Expect(1, fmt.Errorf("advance session %s: it is not one row", l.ID))
 	l.Version++
 	l.LastActiveAt, l.UpdatedAt = now, now
 	return nil
@@ -230,7 +249,8 @@ func withoutNull(payload []byte) string {
 	return b.String()
 }
 
-func projectStep(ctx context.Context, q *journaldb.Queries, org id.Org, e Event, payload Payload) error {
+func projectStep(ctx context.Context, pipeline *postgres.Pipeline, org id.Org, e Event, payload Payload) error {
+	q := journaldb.New(pipeline)
 	switch p := payload.(type) {
 	case StepIntended:
 		params := journaldb.InsertStepParams{
@@ -254,15 +274,13 @@ func projectStep(ctx context.Context, q *journaldb.Queries, org id.Org, e Event,
 			}
 			failure = json.RawMessage(withoutNull(failure))
 		}
-		n, err := q.SettleStep(ctx, journaldb.SettleStepParams{
+		err = q.SettleStep(ctx, journaldb.SettleStepParams{
 			SettledSeq: &e.Seq, Outcome: &p.Outcome, Usage: usage, CostNanos: p.Cost, Error: failure, Now: &e.CreatedAt, OrgID: org, ID: e.Step,
 		})
 		if err != nil {
 			return fmt.Errorf("settle step %s: %w", e.Step, err)
 		}
-		if n != 1 {
-			return fmt.Errorf("settle step %s: it is not open", e.Step)
-		}
+		pipeline.Expect(1, fmt.Errorf("settle step %s: it is not open", e.Step))
 	}
 	return nil
 }

@@ -84,6 +84,8 @@ func (s *Service) Kill(ctx context.Context, tx pgx.Tx, org id.Org, session id.Se
 		r.HoldsReleased = append(r.HoldsReleased, ReleasedRef{Hold: ceiling, Nanos: int64(released)})
 	}
 	stop := journal.StopReason{Type: journal.StopKilled, Receipt: r.ID, By: by.ID, Reason: reason}
+	l.StopReason = &stop // for the span; the event below says the same
+	l.PutSpan(rootSpan(l, now))
 	_, err = l.Append(ctx, now,
 		journal.Of(journal.SessionUsage{Usage: l.Usage, Cost: journal.SessionCost{Charged: l.Charged, Released: released}}),
 		journal.Of(journal.StatusTerminated{StopReason: stop}))
@@ -92,9 +94,6 @@ func (s *Service) Kill(ctx context.Context, tx pgx.Tx, org id.Org, session id.Se
 	}
 	r.ChargedNanos = int64(l.Charged)
 	if err := l.PutReceipt(ctx, now, r.ID, r); err != nil {
-		return KillReceipt{}, err
-	}
-	if err := l.PutSpan(ctx, rootSpan(l, now)); err != nil {
 		return KillReceipt{}, err
 	}
 	postgres.AfterCommit(tx, func() { s.finishKills.Go(func() { s.finishKill(context.WithoutCancel(ctx), org, r) }) })

@@ -186,7 +186,8 @@ func (w *work) settleModel(ctx context.Context, o modelOutcome) error {
 			}
 			entries = append(entries, journal.Of(journal.SessionError{Error: *settled.Error, Retry: retry}))
 		}
-		return entries, l.PutSpan(ctx, modelSpan(l, o, settled, now))
+		l.PutSpan(modelSpan(l, o, settled, now))
+		return entries, nil
 	})
 }
 

@@ -168,7 +168,7 @@ func (w *work) run(ctx context.Context) error {
 
 // watch renews the lease and looks for an interrupt, which comes from any process, through the journal.
 func (w *work) watch(ctx context.Context, seen int64, stop context.CancelCauseFunc) {
-	hints, done := w.listener.Subscribe(journal.Channel, string(w.lease.Session))
+	hints, done := w.listener.Subscribe(journal.InterruptChannel, string(w.lease.Session))
 	defer done()
 	renew := time.NewTicker(w.ttl / 3)
 	defer renew.Stop()
@@ -276,7 +276,8 @@ func (w *work) steps(base context.Context) error {
 // begin reads the journal and says that the session runs.
 func (w *work) begin(ctx context.Context) error {
 	return w.commit(ctx, func(_ pgx.Tx, l *journal.Locked) ([]journal.Entry, error) {
-		return []journal.Entry{journal.Of(journal.StatusRunning{InputEventIDs: w.inputs})}, l.PutSpan(context.WithoutCancel(ctx), rootSpan(l, w.clock.Now()))
+		l.PutSpan(rootSpan(l, w.clock.Now()))
+		return []journal.Entry{journal.Of(journal.StatusRunning{InputEventIDs: w.inputs})}, nil
 	})
 }
 
@@ -373,9 +374,7 @@ func (w *work) idleEntries(ctx context.Context, tx pgx.Tx, l *journal.Locked, st
 		return nil, err
 	}
 	l.StopReason = &stop // for the span; the event below says the same
-	if err := l.PutSpan(ctx, rootSpan(l, now)); err != nil {
-		return nil, err
-	}
+	l.PutSpan(rootSpan(l, now))
 	w.metrics.stops.WithLabelValues(stop.Type).Inc()
 	return []journal.Entry{
 		journal.Of(journal.SessionUsage{Usage: l.Usage, Cost: journal.SessionCost{Charged: l.Charged, Released: released}}),

@@ -167,7 +167,8 @@ func (w *work) settleTool(ctx context.Context, o toolOutcome) error {
 			return nil, err
 		}
 		settled.Cost, settled.Entry, settled.Released = money.Captured, money.Entry, money.Released
-		return []journal.Entry{{Step: o.step, Payload: result}, {Step: o.step, Payload: settled}}, l.PutSpan(ctx, toolSpan(l, o, settled, result, now))
+		l.PutSpan(toolSpan(l, o, settled, result, now))
+		return []journal.Entry{{Step: o.step, Payload: result}, {Step: o.step, Payload: settled}}, nil
 	})
 }
 

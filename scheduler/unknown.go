@@ -31,9 +31,7 @@ func unknownOutcome(ctx context.Context, tx pgx.Tx, g *gate.Gate, now time.Time,
 		return billing.Settled{}, nil, err
 	}
 	settled.Cost, settled.Entry, settled.Released = money.Captured, money.Entry, money.Released
-	if err := l.PutSpan(ctx, unknownSpan(l, step, settled, now)); err != nil {
-		return billing.Settled{}, nil, err
-	}
+	l.PutSpan(unknownSpan(l, step, settled, now))
 	var entries []journal.Entry
 	if step.Kind == journal.KindToolCall && intended.ToolUseID != "" {
 		entries = append(entries, journal.Entry{Step: step.ID, Payload: journal.AgentToolResult{

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -41,8 +42,9 @@ type Config struct {
 
 // DB is two pools on one database. It is safe for concurrent use.
 type DB struct {
-	app    *pgxpool.Pool
-	worker *pgxpool.Pool
+	app     *pgxpool.Pool
+	worker  *pgxpool.Pool
+	courier *courier
 }
 
 // Open connects with both roles and proves each by a query.
@@ -56,7 +58,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		app.Close()
 		return nil, err
 	}
-	return &DB{app: app, worker: worker}, nil
+	return &DB{app: app, worker: worker, courier: startCourier(app)}, nil
 }
 
 func openPool(ctx context.Context, cfg Config, role, password string) (*pgxpool.Pool, error) {
@@ -111,8 +113,9 @@ func urlFor(ownerURL, role, password string) (string, error) {
 	return u.String(), nil
 }
 
-// Close closes both pools once their connections are back.
+// Close sends what is still to be told, and closes both pools once their connections are back.
 func (db *DB) Close() {
+	db.courier.stop()
 	db.app.Close()
 	db.worker.Close()
 }
@@ -133,23 +136,23 @@ func (db *DB) InTx(ctx context.Context, org id.Org, fn func(tx pgx.Tx) error) er
 	if org == "" {
 		return errors.New("a transaction needs its organisation")
 	}
-	return db.inTx(ctx, db.app, func(tx pgx.Tx) error {
-		if err := SetOrg(ctx, tx, org); err != nil {
-			return err
-		}
-		return fn(tx)
-	})
+	// One way to the database for both statements. The id is a literal: BEGIN takes no parameters.
+	begin := "begin; select set_config('app.org_id', " + quoteLiteral(string(org)) + ", true)"
+	return db.inTx(ctx, db.app, pgx.TxOptions{BeginQuery: begin}, fn)
 }
+
+// quoteLiteral quotes for standard_conforming_strings, which is on: pools here never turn it off.
+func quoteLiteral(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
 
 // InPlatformTx runs fn as ambit_app with no organisation: it reaches tables without a tenant and definer functions, and no tenant's row
 // until SetOrg is called, as sign-up does once it has made the organisation.
 func (db *DB) InPlatformTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
-	return db.inTx(ctx, db.app, fn)
+	return db.inTx(ctx, db.app, pgx.TxOptions{}, fn)
 }
 
 // InWorkerTx runs fn in a transaction of the worker's role, which sees all organisations on the audited tables and nothing else.
 func (db *DB) InWorkerTx(ctx context.Context, fn func(tx pgx.Tx) error) error {
-	return db.inTx(ctx, db.worker, fn)
+	return db.inTx(ctx, db.worker, pgx.TxOptions{}, fn)
 }
 
 // SetOrg names the organisation of a transaction of ambit_app, until its end.
@@ -160,8 +163,8 @@ func SetOrg(ctx context.Context, tx pgx.Tx, org id.Org) error {
 	return nil
 }
 
-func (db *DB) inTx(ctx context.Context, pool *pgxpool.Pool, fn func(tx pgx.Tx) error) error {
-	begun, err := pool.Begin(ctx)
+func (db *DB) inTx(ctx context.Context, pool *pgxpool.Pool, options pgx.TxOptions, fn func(tx pgx.Tx) error) error {
+	begun, err := pool.BeginTx(ctx, options)
 	if err != nil {
 		return unavailable(fmt.Errorf("begin a transaction: %w", err))
 	}
@@ -181,7 +184,7 @@ func (db *DB) inTx(ctx context.Context, pool *pgxpool.Pool, fn func(tx pgx.Tx) e
 	for _, fn := range tx.after {
 		fn()
 	}
-	db.send(ctx, tx.notices)
+	db.courier.take(tx.notices)
 	return nil
 }
 

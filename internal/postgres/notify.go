@@ -45,20 +45,6 @@ func AfterCommit(tx pgx.Tx, fn func()) {
 	t.after = append(t.after, fn)
 }
 
-// send passes the notices on. A failure loses only the hint.
-func (db *DB) send(ctx context.Context, notices []notice) {
-	if len(notices) == 0 {
-		return
-	}
-	batch := &pgx.Batch{}
-	for _, n := range notices {
-		batch.Queue("SELECT pg_notify($1, $2)", n.channel, n.payload)
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-	defer cancel()
-	_ = db.app.SendBatch(ctx, batch).Close()
-}
-
 // Listener holds one connection that listens, and passes notices on to any number of subscribers in this process.
 type Listener struct {
 	db       *DB

@@ -42,7 +42,7 @@ WHERE org_id = @org_id
 ORDER BY id
 LIMIT @row_limit;
 
--- name: AdvanceSession :execrows
+-- name: AdvanceSession :exec
 -- Writes the head and the projection after events were appended.
 UPDATE sessions
 SET last_seq = @last_seq, status = @status, stop_reason = @stop_reason, usage = @usage, charged_nanos = @charged_nanos,
@@ -107,7 +107,7 @@ SELECT * FROM events WHERE org_id = $1 AND id = $2;
 INSERT INTO steps (org_id, session_id, id, kind, effect_key, epoch, intended_seq, name, hold_id, intended_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10);
 
--- name: SettleStep :execrows
+-- name: SettleStep :exec
 UPDATE steps SET settled_seq = @settled_seq, outcome = @outcome, usage = @usage, cost_nanos = @cost_nanos, error = @error, settled_at = @now
 WHERE org_id = @org_id AND id = @id AND settled_seq IS NULL;
 

@@ -14,7 +14,7 @@ import (
 	"ambit.dev/ambit/internal/money"
 )
 
-const advanceSession = `-- name: AdvanceSession :execrows
+const advanceSession = `-- name: AdvanceSession :exec
 UPDATE sessions
 SET last_seq = $1, status = $2, stop_reason = $3, usage = $4, charged_nanos = $5,
     limits = $6, epoch = $7, last_active_at = $8, updated_at = $8, version = version + 1
@@ -35,8 +35,8 @@ type AdvanceSessionParams struct {
 }
 
 // Writes the head and the projection after events were appended.
-func (q *Queries) AdvanceSession(ctx context.Context, arg AdvanceSessionParams) (int64, error) {
-	result, err := q.db.Exec(ctx, advanceSession,
+func (q *Queries) AdvanceSession(ctx context.Context, arg AdvanceSessionParams) error {
+	_, err := q.db.Exec(ctx, advanceSession,
 		arg.LastSeq,
 		arg.Status,
 		arg.StopReason,
@@ -48,10 +48,7 @@ func (q *Queries) AdvanceSession(ctx context.Context, arg AdvanceSessionParams) 
 		arg.OrgID,
 		arg.ID,
 	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+	return err
 }
 
 const claimLease = `-- name: ClaimLease :one
@@ -979,7 +976,7 @@ func (q *Queries) SetCeilingHold(ctx context.Context, arg SetCeilingHoldParams) 
 	return err
 }
 
-const settleStep = `-- name: SettleStep :execrows
+const settleStep = `-- name: SettleStep :exec
 UPDATE steps SET settled_seq = $1, outcome = $2, usage = $3, cost_nanos = $4, error = $5, settled_at = $6
 WHERE org_id = $7 AND id = $8 AND settled_seq IS NULL
 `
@@ -995,8 +992,8 @@ type SettleStepParams struct {
 	ID         id.Step
 }
 
-func (q *Queries) SettleStep(ctx context.Context, arg SettleStepParams) (int64, error) {
-	result, err := q.db.Exec(ctx, settleStep,
+func (q *Queries) SettleStep(ctx context.Context, arg SettleStepParams) error {
+	_, err := q.db.Exec(ctx, settleStep,
 		arg.SettledSeq,
 		arg.Outcome,
 		arg.Usage,
@@ -1006,10 +1003,7 @@ func (q *Queries) SettleStep(ctx context.Context, arg SettleStepParams) (int64, 
 		arg.OrgID,
 		arg.ID,
 	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+	return err
 }
 
 const updateSession = `-- name: UpdateSession :execrows
