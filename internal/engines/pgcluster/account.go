@@ -98,8 +98,8 @@ func (a account) checkReach(dir string) error {
 			may = mode&0o001 != 0
 		}
 		if !may {
-			return fmt.Errorf("the user %s, whom Postgres runs as, can't enter %s (mode %04o), so %s can't be its folder: choose a data directory outside of it, for instance AMBIT_DATA_DIR=/var/lib/ambit",
-				a.name, p, mode, dir)
+			return fmt.Errorf("the user %s, whom Postgres runs as, can't enter %s (mode %04o), so %s can't be its folder: choose a data directory elsewhere (AMBIT_DATA_DIR=/var/lib/ambit), or let it pass (chmod o+x %s)",
+				a.name, p, mode, dir, p)
 		}
 	}
 	return nil
