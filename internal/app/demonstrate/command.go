@@ -94,7 +94,7 @@ func run(ctx context.Context, cfg config.Config, out io.Writer) error {
 
     Try it:
     curl -sS %s/v1/invoke -H 'Authorization: Bearer %s' -H 'Content-Type: application/json' \
-      -d '{"agent":"%s","input":"`+"```bash\\\\ndate; uname -a\\\\n```"+`"}'
+      -d '{"agent":"%s","input":"`+"```bash\\ndate; uname -a\\n```"+`"}'
 
 `, result.Agent.ID, result.Usage.Steps, indent(result.text(), "      | "), result.Cost.Charged.Display(), result.Cost.Charged.Decimal(),
 		console, result.Session, console, result.Session, c.base, Email, password, secret, c.base, secret, result.Agent.ID)
