@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -47,6 +48,7 @@ type Sandbox struct {
 
 	s       *Service
 	address string
+	touched atomic.Int64 // when its use was last noted, in Unix nanoseconds
 }
 
 // tries is how often Acquire takes another machine when one turns out broken.
@@ -170,11 +172,13 @@ func (s *Service) enter(ctx context.Context, in AcquireInput, row sandboxdb.Sand
 		ID: row.ID, Org: row.OrgID, Session: row.SessionID, Epoch: in.Epoch, Node: row.NodeID, Driver: row.Driver,
 		s: s, address: row.Address,
 	}
+	b.touched.Store(time.Now().UnixNano())
 	if row.State != "pending" {
 		return b, s.reenter(ctx, in, b, row)
 	}
+	// The pool has one fewer now. Its next pass, a moment later, starts another:
+	// at once, the start would compete with this session's first command.
 	b.Fresh = true
-	s.wantMore() // one fewer waits
 	err := s.configure(ctx, in, b, row)
 	if err == nil {
 		return b, nil

@@ -11,6 +11,7 @@ import (
 
 	"ambit.dev/ambit/governance/gate"
 	"ambit.dev/ambit/internal/canonical"
+	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/sandbox/bridge"
 	"ambit.dev/ambit/sandbox/guest"
 	"ambit.dev/ambit/sandbox/internal/sandboxdb"
@@ -94,7 +95,6 @@ func (e *Effect) EffectKey() string { return e.grant.EffectKey }
 // refusal, and then nothing was run.
 func (e *Effect) Exec(ctx context.Context, spec ExecSpec, out Output) (*ExecResult, error) {
 	b := e.b
-	b.touch(ctx)
 	defer b.touch(ctx)
 	req := guest.ExecRequest{
 		EffectKey: e.grant.EffectKey, Epoch: e.grant.Epoch, Argv: spec.Argv, Script: spec.Script, Cwd: spec.Cwd, Env: spec.Env,
@@ -115,7 +115,6 @@ func (e *Effect) Exec(ctx context.Context, spec ExecSpec, out Output) (*ExecResu
 // It starts nothing and so needs no admission. guest.CodeEffectUnknown when this
 // machine never ran it.
 func (b *Sandbox) Attach(ctx context.Context, effectKey string, out Output) (*ExecResult, error) {
-	b.touch(ctx)
 	defer b.touch(ctx)
 	var seen int64
 	res, err := b.attach(ctx, effectKey, &seen, out)
@@ -247,14 +246,26 @@ func staleToFenced(err error) error {
 	return err
 }
 
+// touchEvery is how exactly the use of a machine is noted. Its claim notes it
+// too, and so do the reports of its allocation while something runs.
+const touchEvery = 5 * time.Second
+
 // touch notes that the machine is in use. A failure costs at most an early reap.
 func (b *Sandbox) touch(ctx context.Context) {
+	now, last := time.Now().UnixNano(), b.touched.Load()
+	if now-last < int64(touchEvery) || !b.touched.CompareAndSwap(last, now) {
+		return
+	}
+	b.s.touch(ctx, b.Org, b.ID)
+}
+
+func (s *Service) touch(ctx context.Context, org id.Org, sandboxID id.Sandbox) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 	defer cancel()
-	err := b.s.db.InTx(ctx, b.Org, func(tx pgx.Tx) error {
-		return sandboxdb.New(tx).TouchUsed(ctx, sandboxdb.TouchUsedParams{OrgID: b.Org, ID: b.ID})
+	err := s.db.InTx(ctx, org, func(tx pgx.Tx) error {
+		return sandboxdb.New(tx).TouchUsed(ctx, sandboxdb.TouchUsedParams{OrgID: org, ID: sandboxID})
 	})
 	if err != nil {
-		b.s.log.WarnContext(ctx, "the use of a sandbox could not be noted", "sandbox", b.ID, "error", err)
+		s.log.WarnContext(ctx, "the use of a sandbox could not be noted", "sandbox", sandboxID, "error", err)
 	}
 }

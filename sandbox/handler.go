@@ -133,13 +133,13 @@ func (s *Service) takeStopping(ctx context.Context, pathID, token string, _ stru
 	if row.State == "ended" {
 		return nil // its end is on the way
 	}
-	go func() {
+	s.errand(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 		defer cancel()
 		if err := s.release(ctx, row, ReasonNodeStopping, false); err != nil {
 			s.log.ErrorContext(ctx, "a stopping sandbox could not be saved", "sandbox", row.ID, "error", err)
 		}
-	}()
+	})
 	return nil
 }
 

@@ -33,18 +33,43 @@ func (s *Service) reapIdle(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list idle sandboxes: %w", err)
 	}
+	if err := s.endTerminated(ctx); err != nil {
+		return err
+	}
 	for _, row := range idle {
 		reap, cancel := context.WithTimeout(ctx, reapTime)
 		err := s.release(reap, row, ReasonIdle, true)
 		cancel()
 		if errors.Is(err, errBusy) {
-			s.handle(row).touch(ctx)
+			s.touch(ctx, row.OrgID, row.ID)
 			continue
 		}
 		if err != nil {
 			// One that can't be saved must not keep the others from it.
 			s.log.ErrorContext(ctx, "an idle sandbox could not be saved and ended", "sandbox", row.ID, "error", err)
-			s.handle(row).touch(ctx)
+			s.touch(ctx, row.OrgID, row.ID)
+		}
+	}
+	return nil
+}
+
+// endTerminated ends the machines of sessions that are over for good. Whoever
+// ends a session ends its machine too; this is for one that died in between.
+func (s *Service) endTerminated(ctx context.Context) error {
+	var rows []sandboxdb.Sandbox
+	err := s.db.InWorkerTx(ctx, func(tx pgx.Tx) (err error) {
+		rows, err = sandboxdb.New(tx).ListOfTerminated(ctx)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("list sandboxes of terminated sessions: %w", err)
+	}
+	for _, row := range rows {
+		if _, err := s.end(ctx, row.OrgID, row.ID, ReasonKilled, "its session has ended", nil); err != nil {
+			return err
+		}
+		if _, err := s.finish(ctx, row, ReasonKilled); err != nil {
+			s.log.ErrorContext(ctx, "the sandbox of a terminated session could not be ended", "sandbox", row.ID, "error", err)
 		}
 	}
 	return nil

@@ -36,12 +36,17 @@ type Service struct {
 	line     line
 	refill   chan struct{} // a hint that the pool may be short
 	failures atomic.Int32  // starts that failed in a row
+	failedAt atomic.Int64  // when the last one did, in Unix nanoseconds
 	draining atomic.Bool
 	began    time.Time
 	started  chan struct{}
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
 	handler  http.Handler
+
+	errandsMu sync.Mutex
+	errands   sync.WaitGroup
+	closed    bool // no more errands
 }
 
 // New makes a service; nothing happens before Start.
@@ -83,7 +88,7 @@ func (s *Service) Start(ctx context.Context) error {
 	}
 	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.began = time.Now()
-	s.every(ctx, "keep the pool", 2*time.Second, s.refill, s.fillPool)
+	s.every(ctx, "keep the pool", time.Second, s.refill, s.fillPool)
 	s.every(ctx, "reap idle sandboxes", min(s.cfg.IdleAfter/4+time.Second, 15*time.Second), nil, s.reapIdle)
 	s.every(ctx, "find silent sandboxes", 10*time.Second, nil, s.endSilent)
 	s.running.Go(func() {
@@ -102,13 +107,26 @@ func (s *Service) Started() <-chan struct{} { return s.started }
 // next process to go on with.
 func (s *Service) Stop(ctx context.Context) error {
 	s.cancel()
+	s.errandsMu.Lock()
+	s.closed = true
+	s.errandsMu.Unlock()
 	done := make(chan struct{})
-	go func() { s.running.Wait(); close(done) }()
+	go func() { s.running.Wait(); s.errands.Wait(); close(done) }()
 	select {
 	case <-done:
 		return nil
 	case <-ctx.Done():
 		return fmt.Errorf("stop the sandbox service: %w", ctx.Err())
+	}
+}
+
+// errand does something that a request asked for and does not wait for. After
+// Stop there are none; Stop waits for those that are under way.
+func (s *Service) errand(do func()) {
+	s.errandsMu.Lock()
+	defer s.errandsMu.Unlock()
+	if !s.closed {
+		s.errands.Go(do)
 	}
 }
 

@@ -117,6 +117,12 @@ SELECT * FROM sandboxes
 WHERE state IN ('running', 'paused') AND used_at < now() - make_interval(secs => sqlc.arg(idle_seconds)::float8)
 ORDER BY used_at, id LIMIT sqlc.arg(most)::int;
 
+-- ListOfTerminated finds machines whose sessions are over; a minute of grace is for whoever ends both.
+-- name: ListOfTerminated :many
+SELECT b.* FROM sandboxes b JOIN sessions s ON s.org_id = b.org_id AND s.id = b.session_id
+WHERE b.state <> 'ended' AND s.status = 'terminated' AND s.updated_at < now() - interval '1 minute'
+ORDER BY b.id LIMIT 100;
+
 -- Saved working directories -----------------------------------------------------------------------------------------------------------
 
 -- The caller holds the lock on the session's live sandbox row, so that numbers do not race.
