@@ -63,15 +63,15 @@ func nothing() connectors.Tool {
 type rig struct {
 	db       *postgres.DB
 	owner    string
-	org      id.Org
+	orgs     []id.Org
 	sessions *scheduler.Service
 }
 
-func newRig(b testing.TB, concurrency int) *rig {
+func newRig(b testing.TB, concurrency, organisations int) *rig {
 	b.Helper()
 	db, owner := dbtest.NewWithOwner(b)
 	log := slog.New(slog.DiscardHandler)
-	r := &rig{db: db, owner: owner, org: id.New[id.Org]()}
+	r := &rig{db: db, owner: owner}
 	table, err := prices.Shipped(prices.File{Version: "bench", Currency: "USD", Entries: []prices.Entry{
 		{Kind: prices.Model, Ref: "instant/model", EffectiveFrom: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Nanos: prices.Prices{prices.InputToken: 10, prices.OutputToken: 10}},
 		{Kind: prices.Tool, Ref: "builtin/nothing", EffectiveFrom: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Nanos: prices.Prices{prices.Call: 10}},
@@ -97,24 +97,29 @@ func newRig(b testing.TB, concurrency int) *rig {
 		defer cancel()
 		_ = worker.Stop(ctx, time.Second)
 	})
-	require.NoError(b, db.InPlatformTx(context.Background(), func(tx pgx.Tx) error {
-		if err := postgres.SetOrg(context.Background(), tx, r.org); err != nil {
+	for range organisations {
+		org := id.New[id.Org]()
+		r.orgs = append(r.orgs, org)
+		require.NoError(b, db.InPlatformTx(context.Background(), func(tx pgx.Tx) error {
+			if err := postgres.SetOrg(context.Background(), tx, org); err != nil {
+				return err
+			}
+			if _, err := tx.Exec(context.Background(), `INSERT INTO organizations (id, name, slug, created_at, updated_at) VALUES ($1, 'Bench', $2, now(), now())`, string(org), string(org)[4:24]+string(org)[26:30]); err != nil {
+				return err
+			}
+			_, err := billing.Grant(context.Background(), tx, clock.System().Now(), org, 1_000_000*money.Dollar, "bench")
 			return err
-		}
-		if _, err := tx.Exec(context.Background(), `INSERT INTO organizations (id, name, slug, created_at, updated_at) VALUES ($1, 'Bench', $2, now(), now())`, string(r.org), string(r.org)[4:24]); err != nil {
-			return err
-		}
-		_, err := billing.Grant(context.Background(), tx, clock.System().Now(), r.org, 1_000_000*money.Dollar, "bench")
-		return err
-	}))
+		}))
+	}
 	return r
 }
 
-func (r *rig) session(b testing.TB) {
-	ctx := principal.With(context.Background(), principal.Principal{Kind: principal.Key, ID: "key_bench", Org: r.org})
+func (r *rig) session(b testing.TB, i int) {
+	org := r.orgs[i%len(r.orgs)]
+	ctx := principal.With(context.Background(), principal.Principal{Kind: principal.Key, ID: "key_bench", Org: org})
 	var in scheduler.Invoked
-	err := r.db.InTx(ctx, r.org, func(tx pgx.Tx) (err error) {
-		in, err = r.sessions.Invoke(ctx, tx, r.org, scheduler.InvokeInput{
+	err := r.db.InTx(ctx, org, func(tx pgx.Tx) (err error) {
+		in, err = r.sessions.Invoke(ctx, tx, org, scheduler.InvokeInput{
 			Project: id.New[id.Project](), Inline: &journal.Definition{Model: "instant/model", Tools: []string{"nothing"}}, Input: journal.Text("go"),
 		})
 		return err
@@ -122,7 +127,7 @@ func (r *rig) session(b testing.TB) {
 	require.NoError(b, err)
 	wait, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
-	s, err := r.sessions.WaitUntilIdle(wait, r.org, in.Session.ID, in.Input.Seq)
+	s, err := r.sessions.WaitUntilIdle(wait, org, in.Session.ID, in.Input.Seq)
 	require.NoError(b, err)
 	require.Equal(b, journal.StopEndTurn, s.StopReason.Type)
 	require.EqualValues(b, stepsEach, s.Usage.Steps)
@@ -139,19 +144,20 @@ func (r *rig) floor(b testing.TB, session string, steps int) {
 	}
 }
 
-// BenchmarkSteps measures durable steps a second beside the floor, in turns within the same run: one session alone, and 32 at once.
+// BenchmarkSteps measures durable steps a second beside the floor, in turns within the same run: one session alone, 32 at once each of an
+// organisation of its own, and 32 at once on one organisation's balance.
 func BenchmarkSteps(b *testing.B) {
-	for _, sessions := range []int{1, 32} {
-		b.Run(fmt.Sprintf("sessions=%d", sessions), func(b *testing.B) {
-			r := newRig(b, 64)
+	for _, c := range []struct{ sessions, organisations int }{{1, 1}, {32, 32}, {32, 1}} {
+		b.Run(fmt.Sprintf("sessions=%d/organisations=%d", c.sessions, c.organisations), func(b *testing.B) {
+			r := newRig(b, 64, c.organisations)
 			createFloor(b, r)
 			var ours, floor time.Duration
 			b.ResetTimer()
 			for range b.N {
-				ours += together(sessions, func(int) { r.session(b) })
-				floor += together(sessions, func(i int) { r.floor(b, fmt.Sprint(id.New[id.Session](), i), stepsEach) })
+				ours += together(c.sessions, func(i int) { r.session(b, i) })
+				floor += together(c.sessions, func(i int) { r.floor(b, fmt.Sprint(id.New[id.Session](), i), stepsEach) })
 			}
-			n := float64(b.N * sessions * stepsEach)
+			n := float64(b.N * c.sessions * stepsEach)
 			b.ReportMetric(n/ours.Seconds(), "steps/s")
 			b.ReportMetric(n/floor.Seconds(), "floor-steps/s")
 			b.ReportMetric(floor.Seconds()/ours.Seconds(), "x-floor")
