@@ -45,8 +45,10 @@ e2e: build ## run the end-to-end tests only
 faults: build ## run the fault tests only: kill -9, outages, bad answers
 	@$(GO) test -count=1 -timeout 30m ./test/faults/...
 
-bench: build ## measure, with the floor beside each figure
-	@$(GO) run ./test/bench
+bench: test-engines ## measure, with the floor beside each figure (BENCH=pattern, BENCHTIME=1s)
+	@grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n1 dirname | sort -u | \
+	  xargs $(GO) test -p 1 -run '^$$' -bench '$(or $(BENCH),.)' -benchtime $(or $(BENCHTIME),1s) -timeout 30m | \
+	  grep -Ev '^(PASS|goos|goarch|ok |cpu)'
 
 generate: $(SQLC) $(TEMPL) ## make the generated code anew (queries, templates)
 	@$(SQLC) generate
