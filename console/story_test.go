@@ -86,7 +86,7 @@ func TestFirstFiveMinutes(t *testing.T) {
 		}
 		tab.Visit(t, w.URL+tab.Path(t))
 	}
-	tab.Click(t, ".wf-row:nth-of-type(3)")
+	tab.Click(t, ".wf-row + .wf-row")
 	tab.Until(t, `document.querySelector("#inspector")?.innerText.includes("Cost")`)
 	require.Contains(t, tab.Text(t, "#inspector"), "Input")
 	require.Empty(t, tab.Noted(), "no script failed and nothing broke the policy")
