@@ -1,0 +1,102 @@
+package faults
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// provider is an OpenAI-shaped model provider outside of Ambit, with a log of its own: which effect keys reached it, and when.
+type provider struct {
+	*httptest.Server
+
+	mu    sync.Mutex
+	calls []string // Idempotency-Key of each request, in order
+	// hold keeps answers back until it is closed.
+	hold chan struct{}
+	// misbehave may answer in place of the provider; it returns false to leave the answer to it.
+	misbehave func(w http.ResponseWriter, r *http.Request) bool
+}
+
+func newProvider(t *testing.T) *provider {
+	t.Helper()
+	p := &provider{}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, _ *http.Request) {
+		fmt.Fprint(w, `{"object":"list","data":[{"id":"parrot","object":"model"}]}`)
+	})
+	mux.HandleFunc("POST /v1/chat/completions", p.complete)
+	p.Server = httptest.NewServer(mux)
+	t.Cleanup(p.Server.CloseClientConnections)
+	t.Cleanup(p.Server.Close)
+	return p
+}
+
+func (p *provider) complete(w http.ResponseWriter, r *http.Request) {
+	p.mu.Lock()
+	p.calls = append(p.calls, r.Header.Get("Idempotency-Key"))
+	hold, misbehave := p.hold, p.misbehave
+	p.mu.Unlock()
+	if hold != nil {
+		select {
+		case <-hold:
+		case <-r.Context().Done():
+			return
+		}
+	}
+	if misbehave != nil && misbehave(w, r) {
+		return
+	}
+	var req struct {
+		Messages []struct {
+			Content any `json:"content"`
+		} `json:"messages"`
+	}
+	_ = json.NewDecoder(r.Body).Decode(&req)
+	w.Header().Set("Content-Type", "text/event-stream")
+	for _, data := range []string{
+		`{"id":"c1","object":"chat.completion.chunk","model":"parrot-1","choices":[{"index":0,"delta":{"role":"assistant","content":"Hello from "},"finish_reason":null}]}`,
+		`{"id":"c1","object":"chat.completion.chunk","model":"parrot-1","choices":[{"index":0,"delta":{"content":"outside."},"finish_reason":null}]}`,
+		`{"id":"c1","object":"chat.completion.chunk","model":"parrot-1","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}`,
+		`{"id":"c1","object":"chat.completion.chunk","model":"parrot-1","choices":[],"usage":{"prompt_tokens":11,"completion_tokens":4,"total_tokens":15}}`,
+		`[DONE]`,
+	} {
+		fmt.Fprintf(w, "data: %s\n\n", data)
+	}
+}
+
+// set changes how the provider behaves from the next request on.
+func (p *provider) set(hold chan struct{}, misbehave func(http.ResponseWriter, *http.Request) bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hold, p.misbehave = hold, misbehave
+}
+
+func (p *provider) keys() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return append([]string{}, p.calls...)
+}
+
+// waitForCall waits until a request beyond the first n has come in.
+func (p *provider) waitForCall(t *testing.T, n int) {
+	t.Helper()
+	require.Eventually(t, func() bool { return len(p.keys()) > n }, 30*time.Second, 20*time.Millisecond, "no further model call reached the provider")
+}
+
+// environment makes an instance use the provider.
+func (p *provider) environment(t *testing.T) []string {
+	t.Helper()
+	prices := filepath.Join(t.TempDir(), "prices.json")
+	require.NoError(t, os.WriteFile(prices, []byte(`{"version":"test","currency":"USD","entries":[
+		{"kind":"model","ref":"openai/parrot","effective_from":"2026-01-01T00:00:00Z","nanos":{"input_token":100,"output_token":1000}}]}`), 0o600))
+	return []string{"AMBIT_OPENAI_BASE_URL=" + p.URL + "/v1", "AMBIT_PRICES_FILE=" + prices}
+}
