@@ -153,7 +153,8 @@ func (c *Client) read(res *http.Response, h Handler, wait *time.Duration) error 
 		default:
 			e := Event{Raw: m.Data}
 			if err := json.Unmarshal(m.Data, &e); err != nil {
-				return fmt.Errorf("read an event: %w", err)
+				// It would be the same over another connection.
+				return stopError{fmt.Errorf("read the event %s: %w", m.ID, err)}
 			}
 			if err := h.Event(e); err != nil {
 				return stopError{err}

@@ -3,6 +3,7 @@ package apiclient_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -104,6 +105,19 @@ func TestAStreamOutlivesItsConnections(t *testing.T) {
 	for _, k := range keys {
 		require.NotEmpty(t, k)
 		require.Equal(t, keys[0], k, "each attempt is the same request")
+	}
+}
+
+// TestEveryEventOfTheJournalIsRead guards against members that have one name and two shapes.
+func TestEveryEventOfTheJournalIsRead(t *testing.T) {
+	for _, raw := range []string{
+		`{"id":"evt_1","type":"step.settled","seq":1,"step_id":"stp_1","kind":"model_call","outcome":"succeeded","stop_reason":"end_turn","error":null}`,
+		`{"id":"evt_2","type":"session.status_idle","seq":2,"step_id":null,"stop_reason":{"type":"end_turn"},"input_event_ids":["evt_1"]}`,
+		`{"id":"evt_3","type":"session.status_terminated","seq":3,"step_id":null,"stop_reason":{"type":"failed","error":{"code":"x","message":"y"}}}`,
+	} {
+		var e apiclient.Event
+		require.NoError(t, json.Unmarshal([]byte(raw), &e), raw)
+		require.NotEmpty(t, e.StopReason.Type)
 	}
 }
 

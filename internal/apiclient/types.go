@@ -1,6 +1,9 @@
 package apiclient
 
-import "time"
+import (
+	"encoding/json"
+	"time"
+)
 
 // Money is an amount as the API writes it.
 type Money struct {
@@ -66,6 +69,15 @@ type StopReason struct {
 		Code    string `json:"code"`
 		Message string `json:"message"`
 	} `json:"error"`
+}
+
+// UnmarshalJSON implements json.Unmarshaler. A settled step has a model's own reason there, which is one word.
+func (s *StopReason) UnmarshalJSON(raw []byte) error {
+	type plain StopReason
+	if len(raw) > 0 && raw[0] == '"' {
+		return json.Unmarshal(raw, &s.Type)
+	}
+	return json.Unmarshal(raw, (*plain)(s))
 }
 
 // Block is a piece of content.

@@ -1,0 +1,156 @@
+package commands
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"ambit.dev/ambit/test/instance"
+)
+
+// user is a person at a terminal, with a home of their own.
+type user struct {
+	t      *testing.T
+	binary string
+	home   string
+}
+
+type output struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.Write(b)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.b.String()
+}
+
+// running is a command under way.
+type running struct {
+	cmd      *exec.Cmd
+	out, err output
+}
+
+func (u *user) start(stdin string, args ...string) *running {
+	u.t.Helper()
+	r := &running{cmd: exec.Command(u.binary, args...)} //nolint:noctx // waited for, or ended by a signal
+	for _, v := range os.Environ() {
+		if !strings.HasPrefix(v, "AMBIT_") && !strings.HasPrefix(v, "XDG_") && !strings.HasPrefix(v, "HOME=") {
+			r.cmd.Env = append(r.cmd.Env, v)
+		}
+	}
+	r.cmd.Env = append(r.cmd.Env, "HOME="+u.home)
+	r.cmd.Stdin, r.cmd.Stdout, r.cmd.Stderr = strings.NewReader(stdin), &r.out, &r.err
+	require.NoError(u.t, r.cmd.Start())
+	u.t.Cleanup(func() { _ = r.cmd.Process.Kill() })
+	return r
+}
+
+// wait returns the exit status.
+func (r *running) wait() int {
+	_ = r.cmd.Wait()
+	return r.cmd.ProcessState.ExitCode()
+}
+
+// run runs a command that must succeed and returns what it printed.
+func (u *user) run(args ...string) string {
+	u.t.Helper()
+	r := u.start("", args...)
+	require.Zero(u.t, r.wait(), "ambit %s: %s%s", strings.Join(args, " "), &r.out, &r.err)
+	return r.out.String()
+}
+
+// fail runs a command that must not, and returns what it said.
+func (u *user) fail(args ...string) string {
+	u.t.Helper()
+	r := u.start("", args...)
+	require.NotZero(u.t, r.wait(), r.out.String())
+	require.Empty(u.t, r.out.String(), "a refusal is no output")
+	return r.err.String()
+}
+
+var sessionID = regexp.MustCompile(`ses_[0-9a-z]{26}`)
+
+func TestTheUsersCommands(t *testing.T) {
+	i := instance.Start(t)
+	account := i.Account("ada")
+	u := &user{t: t, binary: instance.Build(t), home: t.TempDir()}
+
+	require.Contains(t, u.fail("agents"), "ambit login")
+	require.Contains(t, u.fail("login", "--url", i.URL, "--key", "amb_nonsense"), "unauthenticated")
+	login := u.start(account.Key+"\n", "login", "--url", i.URL)
+	require.Zero(t, login.wait(), login.err.String())
+	require.NotContains(t, login.out.String()+login.err.String(), account.Key)
+	info, err := os.Stat(filepath.Join(u.home, ".config", "ambit", "cli.json"))
+	require.NoError(t, err)
+	require.Equal(t, os.FileMode(0o600), info.Mode().Perm())
+
+	require.Contains(t, u.run("agents", "create", "--name", "helper", "--model", "ambit/scripted", "--tool", "bash"), "Created agt_")
+	require.Contains(t, u.run("agents"), "helper")
+	require.Contains(t, u.run("agents", "get", "helper"), `"model": "ambit/scripted"`)
+	require.Contains(t, u.fail("agents", "create", "--name", "other", "--model", "acme/none"), "acme/none")
+
+	invoke := u.start("", "invoke", "--model", "ambit/scripted", "--max-cost", "0.50", "```say\nfive words and a half\n```")
+	require.Zero(t, invoke.wait(), invoke.err.String())
+	require.Contains(t, invoke.out.String(), "five words and a half")
+	require.Equal(t, 1, strings.Count(invoke.out.String(), "five words"), "previews and message are shown once: %q", invoke.out.String())
+	require.Contains(t, invoke.err.String(), "idle (end_turn)")
+	session := sessionID.FindString(invoke.err.String())
+	require.NotEmpty(t, session)
+	require.Contains(t, u.run("sessions"), session)
+	require.Contains(t, u.fail("invoke", "--model", "ambit/scripted", "--max-cost", "1000.00", "x"), "insufficient_funds")
+	require.Contains(t, u.fail("invoke", "x"), "--agent")
+
+	for line := range strings.Lines(u.run("logs", "--json", session)) {
+		require.True(t, json.Valid([]byte(line)), line)
+	}
+
+	// Ctrl-C stops watching, not the work.
+	watching := u.start("", "invoke", "--agent", "helper@1", "```pause seconds=120\n```")
+	require.Eventually(t, func() bool { return sessionID.MatchString(watching.err.String()) }, 30*time.Second, 20*time.Millisecond)
+	paused := sessionID.FindString(watching.err.String())
+	require.Eventually(t, func() bool { return strings.Contains(u.run("sessions", "get", paused), `"status": "running"`) }, 30*time.Second, 50*time.Millisecond)
+	require.NoError(t, watching.cmd.Process.Signal(syscall.SIGINT))
+	require.NotZero(t, watching.wait())
+	require.Contains(t, watching.err.String(), paused+" goes on")
+	require.Contains(t, u.run("sessions", "get", paused), `"status": "running"`)
+	u.run("sessions", "interrupt", paused, "--reason", "enough")
+	require.Eventually(t, func() bool { return strings.Contains(u.run("sessions", "get", paused), `"interrupted"`) }, 30*time.Second, 50*time.Millisecond)
+
+	// Following outlives the instance, and ends with the session.
+	follow := u.start("", "logs", "-f", session)
+	require.Eventually(t, func() bool { return strings.Contains(follow.out.String(), "session.status_idle") }, 30*time.Second, 20*time.Millisecond)
+	i.Stop()
+	i.Restart()
+	u.run("invoke", "-q", "--session", session, "```say\nafter the restart\n```")
+	require.Contains(t, u.run("sessions", "kill", session, "--reason", "done"), `"type": "kill_receipt"`)
+	require.Zero(t, follow.wait(), follow.err.String())
+	got := seqs(follow.out.String())
+	require.Equal(t, seqs(u.run("logs", session)), got, "each event once, in order")
+	require.Contains(t, follow.out.String(), "after the restart")
+}
+
+// seqs are the numbers of the events in the order of their lines.
+func seqs(out string) (all []string) {
+	for _, m := range regexp.MustCompile(`(?m)^\S+ +(\d+)  `).FindAllStringSubmatch(out, -1) {
+		all = append(all, m[1])
+	}
+	return all
+}
