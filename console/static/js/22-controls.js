@@ -136,3 +136,12 @@ document.addEventListener("change", (e) => {
   const name = e.target.dataset?.reload;
   if (name) location.assign(location.pathname + "?" + new URLSearchParams({ [name]: e.target.value }));
 });
+
+// The button that runs something says what it may cost at most, also while the ceiling is being written.
+document.addEventListener("input", (e) => {
+  if (!e.target.matches?.("[data-ceiling]")) return;
+  const amount = /^\$?(\d{1,13})(?:\.(\d{0,9}))?$/.exec(e.target.value.trim());
+  const label = e.target.form.querySelector("button[type=submit] span");
+  const cents = (amount?.[2] ?? "").padEnd(2, "0");
+  label.textContent = amount && Number(amount[0].replace("$", "")) > 0 ? `Run, at most $${Number(amount[1])}.${cents}` : "Run";
+});
