@@ -54,6 +54,7 @@ type world struct {
 	agents   *agents.Service
 	sessions *scheduler.Service
 	server   *httptest.Server
+	routes   []*echo.Route
 	URL      string
 }
 
@@ -128,6 +129,7 @@ func newWorld(t *testing.T) *world {
 			}}}}}
 		},
 	}))
+	w.routes = e.Routes()
 	return w
 }
 
