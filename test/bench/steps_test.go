@@ -1,3 +1,4 @@
+// Package bench measures durable steps beside what durability costs at the least.
 package bench
 
 import (
