@@ -35,12 +35,12 @@ func (c *Client) Configure(ctx context.Context, cfg Configuration) (*Info, error
 	return info, nil
 }
 
-// Warm has the guest run, once and as the commands' user, the programs that
-// commands mostly begin with (a shell, Python), so that the first real one finds
-// them in the page cache and, under a software CPU, translated. It works before
-// Configure and touches no tenant's data. It takes a second or two.
-func (c *Client) Warm(ctx context.Context) error {
-	return c.unary(ctx, OpWarm, struct{}{}, nil)
+// Warm has the guest run, once and as the commands' user, programs that commands
+// mostly begin with, so that the first real one finds them in the page cache
+// and, under a software CPU, translated. It works before Configure and touches no
+// tenant's data. A pool calls it with WarmShell before it pauses a clone.
+func (c *Client) Warm(ctx context.Context, what Warmth) error {
+	return c.unary(ctx, OpWarm, WarmRequest{What: what}, nil)
 }
 
 // SetClock sets the guest's wall clock to the host's. Call it after a machine

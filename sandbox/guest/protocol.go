@@ -255,6 +255,22 @@ type ReadOutputRequest struct {
 	Limit     int64  `json:"limit,omitempty"` // 0 is MaxRead
 }
 
+// Warmth says how much Warm runs.
+type Warmth string
+
+// How much Warm runs.
+const (
+	// WarmShell runs a shell: some 200 ms of a host CPU under a software CPU.
+	WarmShell Warmth = "shell"
+	// WarmAll also starts Python with its common modules, and git: some 2 s.
+	WarmAll Warmth = "all"
+)
+
+// WarmRequest says what to run.
+type WarmRequest struct {
+	What Warmth `json:"what"`
+}
+
 // ClockRequest sets the guest's wall clock.
 type ClockRequest struct {
 	Now time.Time `json:"now"`

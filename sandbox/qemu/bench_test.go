@@ -46,7 +46,7 @@ func BenchmarkResumeAndExec(b *testing.B) {
 		m := bn.start(b, i, false)
 		c, err := m.Guest(b.Context())
 		require.NoError(b, err)
-		require.NoError(b, c.Warm(b.Context()))
+		require.NoError(b, c.Warm(b.Context(), guest.WarmShell))
 		require.NoError(b, m.Pause(b.Context()))
 		b.StartTimer()
 

@@ -164,7 +164,7 @@ func (d *Driver) probeKey(version string) string {
 	host, khz := hostCPU()
 	bootID, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	h := sha256.New()
-	fmt.Fprintln(h, d.binary, version, host, khz, strings.TrimSpace(string(bootID)), d.cfg.Accelerator, driver.ManifestFormat)
+	fmt.Fprintln(h, d.binary, version, host, khz, strings.TrimSpace(string(bootID)), d.cfg.Accelerator, driver.ManifestFormat, tcgCPU, machineType)
 	for _, path := range []string{d.binary, d.cfg.Kernel, d.cfg.GuestBinary, "/dev/kvm"} {
 		if fi, err := os.Stat(path); err == nil {
 			fmt.Fprintln(h, path, fi.Size(), fi.Mode())

@@ -241,7 +241,7 @@ func (d *Driver) greet(ctx context.Context, mc *machine, progress driver.Progres
 	if info.Protocol != guest.ProtocolVersion {
 		return fmt.Errorf("the guest speaks protocol %d", info.Protocol)
 	}
-	if err := c.Warm(ctx); err != nil {
+	if err := c.Warm(ctx, guest.WarmAll); err != nil {
 		return fmt.Errorf("warm the guest: %w", err)
 	}
 	return nil

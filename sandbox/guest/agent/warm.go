@@ -7,26 +7,41 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"ambit.dev/ambit/sandbox/guest"
 )
 
 // warmLimit bounds one program of the warming.
 const warmLimit = 60 * time.Second
 
-// warmPrograms are what commands mostly begin with. None of them writes.
+// warmPrograms are what commands mostly begin with; the first ones are the
+// shell's. None of them writes.
 var warmPrograms = [][]string{
-	{"bash", "-c", "true; ls / >/dev/null; cat /dev/null; grep x /dev/null; for i in 1 2; do :; done; true"},
+	{"bash", "-c", "echo hello"},
+	{"bash", "-c", "ls /; cat /dev/null; grep x /dev/null; for i in 1 2; do :; done"},
 	{"python3", "-c", "import sys, os, io, re, json, subprocess, pathlib, traceback, tempfile"},
 	{"git", "--version"},
 }
 
+// warmShell is how many of them WarmShell runs.
+const warmShell = 1
+
 // warm runs them once; one that this root filesystem lacks is left out.
-func (s *Server) warm(x *exchange, _ struct{}) (any, error) {
+func (s *Server) warm(x *exchange, req guest.WarmRequest) (any, error) {
+	programs := warmPrograms
+	switch req.What {
+	case guest.WarmAll:
+	case guest.WarmShell:
+		programs = programs[:warmShell]
+	default:
+		return nil, guest.Errorf(guest.CodeInvalid, "warm: shell or all")
+	}
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open the null device: %w", err)
 	}
 	defer null.Close() //nolint:errcheck // a device
-	for i, argv := range warmPrograms {
+	for i, argv := range programs {
 		path, err := lookPath(argv[0], defaultPath, "/")
 		var missing *notRunnable
 		if errors.As(err, &missing) {
