@@ -62,6 +62,7 @@ func report[T any](s *Service, take func(ctx context.Context, pathID, secret str
 			http.Error(w, "not known", http.StatusNotFound)
 		case fault.IsCode(err, "unauthenticated"):
 			http.Error(w, "not accepted", http.StatusUnauthorized)
+		case r.Context().Err() != nil: // the sender has given up, and will come again
 		default:
 			s.log.ErrorContext(r.Context(), "a report could not be taken", "path", r.URL.Path, "error", err)
 			http.Error(w, "try again", http.StatusServiceUnavailable)

@@ -216,7 +216,9 @@ func (a *allocation) start(ctx context.Context) (release func(), err error) {
 		return nil, fmt.Errorf("reach the guest of a new machine: %w", err)
 	}
 	greeted := time.Now()
-	a.warmUp(starting)
+	if err := a.warmUp(starting); err != nil {
+		return nil, err
+	}
 	warmed := time.Now()
 	if err := a.machine.Pause(starting); err != nil {
 		return nil, fmt.Errorf("pause a new machine: %w", err)
@@ -231,22 +233,20 @@ func (a *allocation) start(ctx context.Context) (release func(), err error) {
 // do first: a configuration and a command. A clone begins with cold caches, and a
 // software CPU with nothing translated; this takes some hundred milliseconds out
 // of the session's first command. What it leaves behind, a clock and random
-// numbers, is replaced when the machine is claimed. A failure is no reason to end:
-// if the machine is broken, its claim will tell.
-func (a *allocation) warmUp(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
+// numbers, is replaced when the machine is claimed. It waits for the end of its
+// commands however slow the host is: one that was still running would be in the
+// way of a restore.
+func (a *allocation) warmUp(ctx context.Context) error {
 	if _, err := a.client.Configure(ctx, guest.Configuration{SandboxID: a.cfg.SandboxID, Hostname: hostname}); err != nil {
-		a.log.WarnContext(ctx, "warming up failed", "error", err)
-		return
+		return fmt.Errorf("warm up a new machine: %w", err)
 	}
 	for i, script := range warmUpScripts {
-		req := guest.ExecRequest{EffectKey: fmt.Sprintf("warm-up-%d", i), Script: script, TimeLimit: 5 * time.Second}
+		req := guest.ExecRequest{EffectKey: fmt.Sprintf("warm-up-%d", i), Script: script}
 		if _, err := a.client.Run(ctx, req, nil, nil); err != nil {
-			a.log.WarnContext(ctx, "warming up failed", "error", err)
-			return
+			return fmt.Errorf("warm up a new machine: %w", err)
 		}
 	}
+	return nil
 }
 
 // hostname is every sandbox's.
