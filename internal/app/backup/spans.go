@@ -27,7 +27,10 @@ type spansHeader struct {
 
 func init() { //nolint:gochecknoinits // gob knows types by registration only
 	for _, v := range []any{
-		time.Time{}, map[string]uint64{}, map[string]string{}, []string{},
+		time.Time{},
+		map[string]uint64{},
+		map[string]string{},
+		[]string{},
 		uint8(0), uint16(0), uint32(0), uint64(0), int8(0), int16(0), int32(0), int64(0), float32(0), float64(0), false, "",
 	} {
 		gob.Register(v)
