@@ -5,7 +5,6 @@ import (
 	"sync"
 
 	"ambit.dev/ambit/internal/id"
-	"ambit.dev/ambit/journal"
 )
 
 // Preview is a piece of an event that is still being made. It has no number: the event itself follows, whole.
@@ -27,10 +26,10 @@ type Previews struct {
 	self   string
 }
 
-// RemotePreviews reads the previews of a session from another process, until ctx ends. It may be nil where there is only one process.
-type RemotePreviews func(ctx context.Context, address string, session journal.Session, to chan<- Preview)
+// RemotePreviews reads the previews of a session from another process and hands each on, until ctx or the connection ends.
+type RemotePreviews func(ctx context.Context, address string, session id.Session, to func(Preview)) error
 
-// NewPreviews makes an exchange for the process that serves previews at address self.
+// NewPreviews makes an exchange for the process that serves previews at address self. remote may be nil where there is only one process.
 func NewPreviews(self string, remote RemotePreviews) *Previews {
 	return &Previews{subs: map[id.Session]map[chan Preview]struct{}{}, remote: remote, self: self}
 }
@@ -54,26 +53,21 @@ func (p *Previews) Watched(session id.Session) bool {
 	return len(p.subs[session]) > 0
 }
 
-// Watch subscribes to a session's pieces. The channel is closed when ctx ends.
-func (p *Previews) Watch(ctx context.Context, session journal.Session) <-chan Preview {
+// Watch subscribes to a session's pieces in this process. The channel is closed when ctx ends.
+func (p *Previews) Watch(ctx context.Context, session id.Session) <-chan Preview {
 	ch := make(chan Preview, 256)
 	p.mu.Lock()
-	if p.subs[session.ID] == nil {
-		p.subs[session.ID] = map[chan Preview]struct{}{}
+	if p.subs[session] == nil {
+		p.subs[session] = map[chan Preview]struct{}{}
 	}
-	p.subs[session.ID][ch] = struct{}{}
+	p.subs[session][ch] = struct{}{}
 	p.mu.Unlock()
-	var reading sync.WaitGroup
-	if p.remote != nil && session.LeaseAddress != "" && session.LeaseAddress != p.self {
-		reading.Go(func() { p.remote(ctx, session.LeaseAddress, session, ch) })
-	}
 	context.AfterFunc(ctx, func() {
-		reading.Wait()
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		delete(p.subs[session.ID], ch)
-		if len(p.subs[session.ID]) == 0 {
-			delete(p.subs, session.ID)
+		delete(p.subs[session], ch)
+		if len(p.subs[session]) == 0 {
+			delete(p.subs, session)
 		}
 		close(ch)
 	})

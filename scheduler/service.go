@@ -127,7 +127,27 @@ func (s *Service) Watch(session id.Session) (<-chan struct{}, func()) {
 // WatchPreviews subscribes to the streamed pieces of the session's model calls. They are lossy: a slow reader misses some. The channel is
 // closed when ctx ends.
 func (s *Service) WatchPreviews(ctx context.Context, session journal.Session) <-chan Preview {
-	return s.previews.Watch(ctx, session)
+	local := s.previews.Watch(ctx, session.ID)
+	if s.previews.remote == nil {
+		return local
+	}
+	all := make(chan Preview, cap(local))
+	pass := func(piece Preview) {
+		select {
+		case all <- piece:
+		default: // a slow reader misses this piece
+		}
+	}
+	go func() {
+		defer close(all)
+		var elsewhere sync.WaitGroup
+		elsewhere.Go(func() { s.follow(ctx, session, pass) })
+		for piece := range local {
+			pass(piece)
+		}
+		elsewhere.Wait()
+	}()
+	return all
 }
 
 // WaitUntilIdle waits until the input with the given number has been dealt with, that is, until the session is idle or terminated and its

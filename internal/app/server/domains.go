@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"time"
 
@@ -150,7 +151,7 @@ func (d *Domains) open(ctx context.Context) (err error) {
 	if err := d.openSandboxes(); err != nil {
 		return err
 	}
-	d.Previews = scheduler.NewPreviews(string(d.Config.NodeURL), nil)
+	d.Previews = scheduler.NewPreviews(d.Config.NodeURL.Reveal(), scheduler.FetchPreviews(http.DefaultClient, d.previewsToken()))
 	d.Sessions = scheduler.NewService(scheduler.Deps{
 		DB: d.DB, Agents: d.Agents, Gate: d.Gate, Listener: d.Listener, Previews: d.Previews, Sandboxes: d.Sandboxes, Signer: d.Identity, Clock: d.Clock, Log: d.Log,
 	})
@@ -225,6 +226,11 @@ func (d *Domains) prices() (*prices.Table, error) {
 		return nil, fmt.Errorf("read AMBIT_PRICES_FILE: %w", err)
 	}
 	return prices.Shipped(own)
+}
+
+// previewsToken is what replicas show each other for previews.
+func (d *Domains) previewsToken() string {
+	return hex.EncodeToString(d.Sealer.Derive("scheduler/previews"))
 }
 
 // pingPostgres is what a process cannot serve without.

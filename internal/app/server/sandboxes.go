@@ -95,6 +95,7 @@ func (d *Domains) sandboxReady() func(context.Context) error {
 func (d *Domains) nodeHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/internal/", d.Sandboxes.Handler())
+	mux.Handle("GET /internal/previews/{session}", d.Previews.PreviewsHandler(d.previewsToken()))
 	mux.HandleFunc("GET /.well-known/jwks.json", d.serveKeys)
 	return mux
 }

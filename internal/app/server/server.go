@@ -150,10 +150,11 @@ func (s *Server) Start(ctx context.Context) error {
 	}
 	s.Tenants.Start(ctx)
 	s.sweeper.Start(ctx)
-	if err := s.internal.Start(ctx); err != nil {
-		return err
-	}
 	if s.role.worker() {
+		// Nodes and other replicas have business with workers only.
+		if err := s.internal.Start(ctx); err != nil {
+			return err
+		}
 		s.Mail.Start(ctx)
 		s.migrateTraces(ctx)
 		s.exporter.Start(ctx)
@@ -212,7 +213,10 @@ func (s *Server) Stop(ctx context.Context) error {
 			errs = append(errs, s.Sandboxes.Stop(ctx))
 		}
 	}
-	errs = append(errs, s.public.Stop(ctx), s.internal.Stop(ctx))
+	errs = append(errs, s.public.Stop(ctx))
+	if s.role.worker() {
+		errs = append(errs, s.internal.Stop(ctx))
+	}
 	if s.retryTraces != nil {
 		errs = append(errs, s.retryTraces.Stop(ctx))
 	}
