@@ -96,6 +96,7 @@ func (s *Service) dispatch(ctx context.Context, one start) error {
 	if err != nil {
 		return fmt.Errorf("read the published keys: %w", err)
 	}
+	//nolint:gosec // handing the secret to its allocation is what this is for
 	payload, err := json.Marshal(bridge.ClaimFile{Control: s.cfg.ControlURL, Secret: one.secret, Keys: keys})
 	if err != nil {
 		return fmt.Errorf("write a dispatch: %w", err)

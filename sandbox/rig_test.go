@@ -149,9 +149,11 @@ func most(n int) rigOption { return func(_ *rig, c *sandbox.Config) { c.Max = n 
 func idleAfter(d time.Duration) rigOption {
 	return func(_ *rig, c *sandbox.Config) { c.IdleAfter = d }
 }
+
 func claimWait(d time.Duration) rigOption {
 	return func(_ *rig, c *sandbox.Config) { c.ClaimWait = d }
 }
+
 func onAgent(a *nomadtest.Agent) rigOption { return func(r *rig, _ *sandbox.Config) { r.agent = a } }
 
 func newRig(t testing.TB, opts ...rigOption) *rig {
@@ -460,10 +462,7 @@ func (r *rig) qemuOf(sandboxID id.Sandbox) int {
 
 func (r *rig) allocationOf(sandboxID id.Sandbox) int {
 	r.t.Helper()
-	var found []int
-	for _, pid := range processes("ambit-node\x00sandbox", "NOMAD_META_sandbox="+string(sandboxID)) {
-		found = append(found, pid)
-	}
+	found := processes("ambit-node\x00sandbox", "NOMAD_META_sandbox="+string(sandboxID))
 	require.Len(r.t, found, 1)
 	return found[0]
 }

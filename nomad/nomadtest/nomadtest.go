@@ -179,14 +179,20 @@ func binary(t testing.TB) string {
 	return set.Nomad
 }
 
+// freePorts finds ports that nobody listens on. All are held until all are found,
+// so that they differ.
 func freePorts(t testing.TB, n int) []int {
 	t.Helper()
-	ports := make([]int, n)
-	for i := range ports {
+	var ports []int
+	var held []net.Listener
+	for range n {
 		l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // closed at once
 		require.NoError(t, err)
-		defer l.Close() //nolint:errcheck // only to learn a port
-		ports[i] = l.Addr().(*net.TCPAddr).Port
+		held = append(held, l)
+		ports = append(ports, l.Addr().(*net.TCPAddr).Port)
+	}
+	for _, l := range held {
+		require.NoError(t, l.Close())
 	}
 	return ports
 }

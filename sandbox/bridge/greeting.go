@@ -211,7 +211,7 @@ func (in *Incoming) Body(out any) error {
 
 // Refuse answers with a refusal and closes the connection.
 func (in *Incoming) Refuse(code, message string) {
-	in.send(reply{Code: code, Message: message})
+	_ = in.send(reply{Code: code, Message: message}) // it is closed in any case
 	_ = in.conn.Close()
 }
 

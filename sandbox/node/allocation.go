@@ -50,6 +50,9 @@ const (
 	// startTime bounds everything up to the paused machine, template included:
 	// the first build on a fresh node takes minutes.
 	startTime = 10 * time.Minute
+	// machineTime bounds what comes after the template: the clone, its handshake
+	// and its warm-up, on a host that is as busy as can be.
+	machineTime = 2 * time.Minute
 )
 
 // ErrMachineLost means that the machine ended by itself.
@@ -204,6 +207,8 @@ func (a *allocation) start(ctx context.Context) (release func(), err error) {
 	}
 	defer tpl.Close() //nolint:errcheck // the driver has its own duplicates
 	fetched := time.Now()
+	starting, cancelMachine := context.WithTimeout(starting, machineTime)
+	defer cancelMachine()
 	machine, err := a.cfg.Driver.Start(starting, driver.StartSpec{
 		ID: a.cfg.SandboxID, Manifest: tpl.Manifest, Handles: tpl.Handles, RunDir: dir,
 	})
