@@ -161,28 +161,25 @@ func clock(context.Context, *examination) []Finding {
 }
 
 func engineFiles(ctx context.Context, e *examination) []Finding {
-	names := []engines.Name{engines.QEMU, engines.Kernel, engines.Rootfs}
-	if !e.outside.PostgresURL.IsSet() {
-		names = append(names, engines.Postgres)
-	}
-	if !e.outside.ClickHouseURL.IsSet() {
-		names = append(names, engines.ClickHouse)
-	}
-	if !e.outside.NomadAddr.IsSet() {
-		names = append(names, engines.Nomad)
-	}
 	var out []Finding
-	for _, s := range engines.Inspect(ctx, engines.Options{CacheDir: e.cfg.CacheDir}, names...) {
+	for _, s := range engines.Inspect(ctx, engines.Options{CacheDir: e.cfg.CacheDir}, up.Needed(e.outside)...) {
 		f := Finding{Part: "engine: " + string(s.Name), State: OK, Text: s.Version + ", " + s.Path, Remedy: s.Remedy}
 		if s.Problem != nil {
 			f.State, f.Text = Failed, s.Problem.Error()
 		}
 		out = append(out, f)
 	}
-	for _, b := range []struct{ part, path string }{{"binary: guest", e.cfg.GuestBinary}, {"binary: node", e.cfg.NodeBinary}} {
+	for _, b := range []struct{ part, path, remedy string }{
+		{"binary: guest", e.cfg.GuestBinary, "run: make build"}, {"binary: node", e.cfg.NodeBinary, "run: make build"},
+		{"given: kernel", e.outside.KernelImage, "correct AMBIT_KERNEL"}, {"given: modules", e.outside.KernelModules, "correct AMBIT_KERNEL_MODULES"},
+		{"given: rootfs", e.outside.Rootfs, "correct AMBIT_ROOTFS"}, {"given: qemu", e.outside.QEMU, "correct AMBIT_QEMU"},
+	} {
+		if b.path == "" {
+			continue
+		}
 		f := Finding{Part: b.part, State: OK, Text: b.path}
-		if st, err := os.Stat(b.path); err != nil || st.Mode().Perm()&0o111 == 0 {
-			f.State, f.Text, f.Remedy = Failed, b.path+" is not there, or can't be run", "run: make build"
+		if _, err := os.Stat(b.path); err != nil {
+			f.State, f.Text, f.Remedy = Failed, err.Error(), b.remedy
 		}
 		out = append(out, f)
 	}

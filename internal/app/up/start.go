@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -64,18 +65,24 @@ func (i *Instance) Start(ctx context.Context) error {
 	return i.demonstrateOnce(ctx)
 }
 
-// obtain brings the engines that are not outside ones.
+// Needed are the engines that a configuration does not name elsewhere.
+func Needed(cfg config.Config) []engines.Name {
+	var names []engines.Name
+	for name, given := range map[engines.Name]bool{
+		engines.Postgres: cfg.PostgresURL.IsSet(), engines.ClickHouse: cfg.ClickHouseURL.IsSet(), engines.Nomad: cfg.NomadAddr.IsSet(),
+		engines.QEMU: cfg.QEMU != "", engines.Kernel: cfg.KernelImage != "" && cfg.KernelModules != "", engines.Rootfs: cfg.Rootfs != "",
+	} {
+		if !given {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// obtain brings the engines that are not given.
 func (i *Instance) obtain(ctx context.Context) (*engines.Set, error) {
-	names := []engines.Name{engines.QEMU, engines.Kernel, engines.Rootfs}
-	if !i.cfg.PostgresURL.IsSet() {
-		names = append(names, engines.Postgres)
-	}
-	if !i.cfg.ClickHouseURL.IsSet() {
-		names = append(names, engines.ClickHouse)
-	}
-	if !i.cfg.NomadAddr.IsSet() {
-		names = append(names, engines.Nomad)
-	}
+	names := Needed(i.cfg)
 	set, err := engines.Obtain(ctx, engines.Options{CacheDir: i.cfg.CacheDir, Out: os.Stderr}, names...)
 	if err != nil {
 		return nil, err
