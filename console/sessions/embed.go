@@ -67,7 +67,7 @@ func (h *Handler) Embed(c echo.Context, session id.Session) (Embed, error) {
 	}
 	projection := transcript.Of(events, viewerOf(c))
 	base := p.Path("sessions", string(s.ID))
-	e := Embed{Session: s, view: show{Head: newHead(p, s, held, projection.Running()), Entries: projection.Entries}}
+	e := Embed{Session: s, view: show{Head: newHead(p, s, held, projection.UnderWay()), Entries: projection.Entries}}
 	for _, one := range projection.Entries {
 		if one.Kind == transcript.User {
 			e.Input = one.Text

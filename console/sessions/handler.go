@@ -130,7 +130,7 @@ func (h *Handler) show(c echo.Context) error {
 	projection := transcript.Of(events, viewerOf(c))
 	base := p.Path("sessions", string(s.ID))
 	v := show{
-		Head: newHead(p, s, held, projection.Running()), Journal: q.View == "journal", Entries: projection.Entries,
+		Head: newHead(p, s, held, projection.UnderWay()), Journal: q.View == "journal", Entries: projection.Entries,
 		Options: q.options(base), Views: q.views(base), Killing: c.QueryParam("kill") != "",
 	}
 	if v.Journal {

@@ -194,7 +194,7 @@ func (l *live) patch(ctx context.Context, events []journal.Event) error {
 	if err != nil {
 		return err
 	}
-	head := newHead(l.place, l.session, held, l.projection.Running())
+	head := newHead(l.place, l.session, held, l.projection.UnderWay())
 	if err := l.partial(&body, "#session-head", "outerMorph", l.header(head)); err != nil {
 		return err
 	}

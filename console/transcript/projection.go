@@ -54,6 +54,16 @@ func (p *Projection) Running() *Entry {
 	return nil
 }
 
+// UnderWay returns the step that began last and has not ended, or nil.
+func (p *Projection) UnderWay() *Entry {
+	for i := len(p.Entries) - 1; i >= 0; i-- {
+		if e := p.Entries[i]; e.Open {
+			return e
+		}
+	}
+	return nil
+}
+
 // Apply folds one event in. It returns the entry that changed, nil when none did, and those that are new, in order. An event whose
 // payload can't be read becomes a note: a transcript must not end at what it doesn't understand.
 func (p *Projection) Apply(e journal.Event) (changed *Entry, fresh []*Entry) {
