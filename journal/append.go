@@ -19,7 +19,8 @@ import (
 // Channel is the Postgres channel on which each commit to a journal is announced, with the session's id.
 const Channel = "ambit_journal"
 
-// InterruptChannel announces, besides, each interrupt, so that a worker need not look after every commit.
+// InterruptChannel announces, besides, what must end the effect under way: an interrupt, or the session's end. A worker need not look after
+// every commit.
 const InterruptChannel = "ambit_interrupt"
 
 // ErrFenced is what a worker gets whose lease is gone: it must stop and may write nothing more.
@@ -190,7 +191,8 @@ func (l *Locked) Append(ctx context.Context, now time.Time, entries ...Entry) ([
 func (l *Locked) announce(entries []Entry) {
 	postgres.Notify(l.tx, Channel, string(l.ID))
 	for _, e := range entries {
-		if _, interrupts := e.Payload.(UserInterrupt); interrupts {
+		switch e.Payload.(type) {
+		case UserInterrupt, StatusTerminated:
 			postgres.Notify(l.tx, InterruptChannel, string(l.ID))
 		}
 	}

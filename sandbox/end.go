@@ -20,6 +20,7 @@ import (
 // "start_failed") or from Nomad (below).
 const (
 	ReasonIdle          = "idle"
+	ReasonRoom          = "made_room" // its session was at rest, and another stood in line
 	ReasonReleased      = "released"
 	ReasonKilled        = "killed"
 	ReasonDrained       = "drained"

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -54,6 +55,7 @@ func (s *Service) fillPool(ctx context.Context) error {
 		return nil
 	}
 	var starts []start
+	missing := 0
 	err := s.db.InWorkerTx(ctx, func(tx pgx.Tx) error {
 		q := sandboxdb.New(tx)
 		// Two processes that both saw one missing must not start two.
@@ -64,7 +66,9 @@ func (s *Service) fillPool(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("count the machines: %w", err)
 		}
-		n := min(s.cfg.Warm+s.line.length()-int(have.Warm), s.cfg.Max-int(have.AllWarm)-int(have.Live), maxStarts)
+		free := s.cfg.Max - int(have.AllWarm) - int(have.Live)
+		missing = s.line.length() - int(have.Warm) - max(free, 0)
+		n := min(s.cfg.Warm+s.line.length()-int(have.Warm), free, maxStarts)
 		for range max(n, 0) {
 			one := start{id: id.New[id.Sandbox]()}
 			var hash []byte
@@ -85,6 +89,39 @@ func (s *Service) fillPool(ctx context.Context) error {
 		if err := s.dispatch(ctx, one); err != nil {
 			return err
 		}
+	}
+	if missing > 0 {
+		return s.makeRoom(ctx, missing)
+	}
+	return nil
+}
+
+// makeRoom saves and ends machines that nobody needs at the moment, for sessions that stand in line while all are taken: those whose own
+// sessions wait for their next input, the longest unused first. Their files come back with their next command.
+func (s *Service) makeRoom(ctx context.Context, n int) error {
+	var atRest []sandboxdb.Sandbox
+	err := s.db.InWorkerTx(ctx, func(tx pgx.Tx) (err error) {
+		atRest, err = sandboxdb.New(tx).ListAtRest(ctx, int32(min(n, maxReaps))) //nolint:gosec // at most maxReaps
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("list the sandboxes that are at rest: %w", err)
+	}
+	made := false
+	for _, row := range atRest {
+		reap, cancel := context.WithTimeout(ctx, reapTime)
+		err := s.release(reap, row, ReasonRoom, true)
+		cancel()
+		switch {
+		case errors.Is(err, errBusy):
+		case err != nil:
+			s.log.ErrorContext(ctx, "a sandbox at rest could not be saved and ended", "sandbox", row.ID, "error", err)
+		default:
+			made = true
+		}
+	}
+	if made {
+		s.wantMore()
 	}
 	return nil
 }

@@ -179,14 +179,15 @@ func (w *work) watch(ctx context.Context, seen int64, stop context.CancelCauseFu
 			return
 		case <-hints:
 		case <-renew.C:
-			err := w.db.InTx(ctx, w.lease.Org, func(tx pgx.Tx) error { return journal.RenewLease(ctx, tx, w.lease, w.ttl) })
-			if errors.Is(err, journal.ErrFenced) || (err != nil && time.Since(lastRenewed) > w.ttl) {
-				stop(errLeaseLost)
-				return
-			}
-			if err == nil {
-				lastRenewed = time.Now()
-			}
+		}
+		// Renewing also tells whether the session was killed or taken meanwhile: then what is under way ends now.
+		err := w.db.InTx(ctx, w.lease.Org, func(tx pgx.Tx) error { return journal.RenewLease(ctx, tx, w.lease, w.ttl) })
+		if errors.Is(err, journal.ErrFenced) || (err != nil && time.Since(lastRenewed) > w.ttl) {
+			stop(errLeaseLost)
+			return
+		}
+		if err == nil {
+			lastRenewed = time.Now()
 		}
 		if upTo, err := w.interruptAfter(ctx, seen); err == nil && upTo > seen {
 			seen = upTo

@@ -115,7 +115,8 @@ func (w *work) runTool(base context.Context, o *toolOutcome, limit time.Duration
 	began := time.Now()
 	o.result, o.err = run(ctx, box)
 	o.ran = time.Since(began)
-	if errors.Is(context.Cause(ctx), errInterrupted) || base.Err() != nil {
+	// Not when the lease was lost: the worker that has the session now may be attached to this very command.
+	if cause := context.Cause(ctx); errors.Is(cause, errInterrupted) || errors.Is(cause, errDraining) {
 		w.endCommand(base, box, o)
 	}
 }

@@ -117,6 +117,12 @@ SELECT * FROM sandboxes
 WHERE state IN ('running', 'paused') AND used_at < now() - make_interval(secs => sqlc.arg(idle_seconds)::float8)
 ORDER BY used_at, id LIMIT sqlc.arg(most)::int;
 
+-- ListAtRest finds machines whose sessions wait for their next input: the ones that can make room, the longest unused first.
+-- name: ListAtRest :many
+SELECT b.* FROM sandboxes b JOIN sessions s ON s.org_id = b.org_id AND s.id = b.session_id
+WHERE b.state IN ('running', 'paused') AND s.status NOT IN ('running', 'rescheduling')
+ORDER BY b.used_at, b.id LIMIT sqlc.arg(most)::int;
+
 -- ListOfTerminated finds machines whose sessions are over; a minute of grace is for whoever ends both.
 -- name: ListOfTerminated :many
 SELECT b.* FROM sandboxes b JOIN sessions s ON s.org_id = b.org_id AND s.id = b.session_id

@@ -579,6 +579,60 @@ func (q *Queries) ListArchives(ctx context.Context, arg ListArchivesParams) ([]W
 	return items, nil
 }
 
+const listAtRest = `-- name: ListAtRest :many
+SELECT b.org_id, b.id, b.project_id, b.session_id, b.environment, b.state, b.epoch, b.job_id, b.alloc_id, b.node_id, b.address, b.driver, b.accelerator, b.token_hash, b.created_at, b.claimed_at, b.started_at, b.heartbeat_at, b.used_at, b.restored_seq, b.last_saved_at, b.ended_at, b.end_reason, b.end_detail, b.gone_at, b.gone_proof FROM sandboxes b JOIN sessions s ON s.org_id = b.org_id AND s.id = b.session_id
+WHERE b.state IN ('running', 'paused') AND s.status NOT IN ('running', 'rescheduling')
+ORDER BY b.used_at, b.id LIMIT $1::int
+`
+
+// ListAtRest finds machines whose sessions wait for their next input: the ones that can make room, the longest unused first.
+func (q *Queries) ListAtRest(ctx context.Context, most int32) ([]Sandbox, error) {
+	rows, err := q.db.Query(ctx, listAtRest, most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Sandbox
+	for rows.Next() {
+		var i Sandbox
+		if err := rows.Scan(
+			&i.OrgID,
+			&i.ID,
+			&i.ProjectID,
+			&i.SessionID,
+			&i.Environment,
+			&i.State,
+			&i.Epoch,
+			&i.JobID,
+			&i.AllocID,
+			&i.NodeID,
+			&i.Address,
+			&i.Driver,
+			&i.Accelerator,
+			&i.TokenHash,
+			&i.CreatedAt,
+			&i.ClaimedAt,
+			&i.StartedAt,
+			&i.HeartbeatAt,
+			&i.UsedAt,
+			&i.RestoredSeq,
+			&i.LastSavedAt,
+			&i.EndedAt,
+			&i.EndReason,
+			&i.EndDetail,
+			&i.GoneAt,
+			&i.GoneProof,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listIdle = `-- name: ListIdle :many
 SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof FROM sandboxes
 WHERE state IN ('running', 'paused') AND used_at < now() - make_interval(secs => $1::float8)
