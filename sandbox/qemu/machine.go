@@ -202,10 +202,16 @@ func (m *machine) Guest(ctx context.Context) (*guest.Client, error) {
 		return nil, err
 	}
 	c, err := guest.Dial(ctx, conn)
-	if err != nil {
-		return nil, fmt.Errorf("machine %s: %w", m.id, err)
+	if err == nil {
+		return c, nil
 	}
-	return c, nil
+	// A broken channel is how a machine's end looks from here, a moment early.
+	select {
+	case <-m.p.done:
+		err = m.p.endedError()
+	case <-time.After(2 * endGrace):
+	}
+	return nil, fmt.Errorf("machine %s: %w", m.id, err)
 }
 
 // Done implements driver.Machine.
