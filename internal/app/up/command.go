@@ -68,16 +68,19 @@ func run(ctx context.Context, cfg config.Config, opts Options) error {
 	started := make(chan error, 1)
 	go func() { started <- instance.Start(ctx) }()
 	var startErr, failure error
+	var asked time.Time // when the first signal came
 	select {
 	case startErr = <-started:
 		if startErr == nil {
 			select {
 			case sig := <-signals:
+				asked = time.Now()
 				instance.log.InfoContext(ctx, "stopping", "because", sig.String())
 			case failure = <-instance.Failed():
 			}
 		}
 	case sig := <-signals:
+		asked = time.Now()
 		cancel(errInterrupted)
 		instance.log.InfoContext(ctx, "stopping before everything was started", "because", sig.String())
 		startErr = <-started
@@ -91,16 +94,22 @@ func run(ctx context.Context, cfg config.Config, opts Options) error {
 
 	stopped := make(chan error, 1)
 	go func() { stopped <- instance.Stop() }()
-	var stopErr error
-	select {
-	case stopErr = <-stopped:
-	case <-signals:
-		instance.log.WarnContext(ctx, "asked again: ending everything at once")
-		instance.killAll()
-		stopErr = <-stopped
+	for {
+		select {
+		case err := <-stopped:
+			return errors.Join(failure, err)
+		case <-signals:
+			// A terminal, timeout and make may each send one for the same wish.
+			if time.Since(asked) > sameWish {
+				instance.log.WarnContext(ctx, "asked again: ending everything at once")
+				instance.killAll()
+			}
+		}
 	}
-	return errors.Join(failure, stopErr)
 }
+
+// sameWish is how soon after the first signal another one says the same.
+const sameWish = 1500 * time.Millisecond
 
 var errInterrupted = errors.New("interrupted")
 

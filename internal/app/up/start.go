@@ -218,7 +218,7 @@ func (i *Instance) startNomad(ctx context.Context, set *engines.Set) error {
 			Name: agent.name, Output: stream,
 			Command: func(context.Context) (*exec.Cmd, error) { return agent.command(), nil },
 			Ready:   agent.ready, ReadyWithin: time.Minute,
-			StopSignal: nomadagent.StopSignal, StopWithin: engineStop,
+			StopSignal: nomadagent.StopSignal, StopWithin: nomadStop,
 			// Helpers of running tasks are in the client's group: they must
 			// outlive a client that died, so that the next finds the tasks again.
 			LeaveGroup: true,

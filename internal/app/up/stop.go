@@ -13,7 +13,8 @@ import (
 // files needs all engines; then the engines, which need nothing of each other.
 const (
 	serverStop = 6 * time.Second
-	engineStop = 2500 * time.Millisecond
+	nomadStop  = time.Second
+	engineStop = 2 * time.Second
 	sweepGrace = 300 * time.Millisecond
 )
 

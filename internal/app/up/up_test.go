@@ -317,6 +317,17 @@ func TestAnInterruptDuringTheStartStopsWhatWasStarted(t *testing.T) {
 	r.nothingIsLeft()
 }
 
+func TestTwoSignalsAtOnceAreOneWish(t *testing.T) {
+	r := newRig(t)
+	r.start("--engines-only")
+	r.waitFor("export AMBIT_POSTGRES_URL=")
+	require.NoError(t, r.cmd.Process.Signal(syscall.SIGTERM))
+	_, err := r.end(syscall.SIGTERM)
+	require.NoError(t, err, r.out)
+	require.NotContains(t, r.out.String(), "asked again")
+	r.nothingIsLeft()
+}
+
 func TestOutsideEnginesAreUsed(t *testing.T) {
 	r := newRig(t)
 	r.start("--engines-only")
