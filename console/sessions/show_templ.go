@@ -581,7 +581,7 @@ func Composer(h head) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 48, "\" hx-target=\"#composer-problem\" hx-swap=\"innerHTML\" data-clear><textarea name=\"text\" rows=\"2\" required data-send aria-label=\"Message to the session\" placeholder=\"Send a message…\"></textarea><div class=\"composer-foot\"><select class=\"select input-s\" name=\"if_running\" aria-label=\"While it is at work\"><option value=\"queue\">Queue it while at work</option> <option value=\"interrupt\">Interrupt what it does</option></select> <span class=\"meta push\"><kbd>Ctrl</kbd> <kbd>Enter</kbd></span>")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 48, "\" hx-target=\"#composer-problem\" hx-swap=\"innerHTML\" data-clear><textarea name=\"text\" rows=\"1\" required data-send aria-label=\"Message to the session\" placeholder=\"Send a message…\"></textarea><div class=\"composer-foot\"><select class=\"select input-s\" name=\"if_running\" aria-label=\"While it is at work\"><option value=\"queue\">Queue it while at work</option> <option value=\"interrupt\">Interrupt what it does</option></select> <span class=\"meta push\"><kbd>Ctrl</kbd> <kbd>Enter</kbd></span>")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -678,7 +678,7 @@ func killDialog(h head, shown bool) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = ui.Input(ui.Field{Name: "reason", Label: "Reason", Help: "Stands on the receipt.", Attrs: templ.Attributes{"required": true, "maxlength": "200"}}).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Input(ui.Field{Name: "reason", Label: "Reason", Help: "Stands on the receipt.", Attrs: templ.Attributes{"required": true, "maxlength": "200", "autofocus": true}}).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

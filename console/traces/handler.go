@@ -96,8 +96,14 @@ func (h *Handler) list(c echo.Context) error {
 	case err != nil:
 		v.Problem = h.away(ctx, err)
 	}
+	titles, err := h.titles(c.Request().Context(), p.Org, found)
+	if err != nil {
+		return err
+	}
 	for _, t := range found {
-		v.Rows = append(v.Rows, newRow(p, t))
+		r := newRow(p, t)
+		r.Title = titles[t.SessionID]
+		v.Rows = append(v.Rows, r)
 	}
 	v.Pager = ui.PagerProps{Shown: len(v.Rows), Noun: "traces"}
 	if next != "" {
@@ -112,6 +118,27 @@ func (h *Handler) list(c echo.Context) error {
 	}
 	v.Frame = page.NewFrame(c, "traces", "Traces", page.Crumb{Label: "Traces"})
 	return page.Render(c, 200, List(v))
+}
+
+// titles are the names of the traces' sessions, which spans do not carry: they can be changed. A session that was deleted meanwhile is
+// named by its id.
+func (h *Handler) titles(ctx context.Context, org id.Org, found []observability.TraceSummary) (map[string]string, error) {
+	titles := map[string]string{}
+	err := h.DB.InTx(ctx, org, func(tx pgx.Tx) error {
+		for _, t := range found {
+			titles[t.SessionID] = t.SessionID
+			s, err := journal.Get(ctx, tx, org, id.Session(t.SessionID))
+			if fault.IsCode(err, "not_found") {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			titles[t.SessionID] = titleOf(s)
+		}
+		return nil
+	})
+	return titles, err
 }
 
 // sessionOf reads the session of the trace from Postgres: it says whether there is such a session at all, also while ClickHouse is away.

@@ -20,6 +20,7 @@ type row struct {
 	Href       string
 	Agent      string
 	Session    string
+	Title      string
 	Started    time.Time
 	Took       time.Duration
 	Spans      int64
