@@ -28,7 +28,7 @@ const (
 // is several times the true count, on purpose: what is held must suffice, and what is not used is given back at once.
 //
 // It does not hold for a tokenizer that normalises text into something longer (NFKC turns one character into up to eighteen). Should usage
-// ever exceed the bound, the excess is the platform's loss and the model is refused until its bound is mended.
+// ever exceed the bound, the excess is booked as the platform's loss and logged as an error, and the bound is to be mended.
 func InputBound(r Request) int64 {
 	n := int64(requestOverhead) + textBytes(r.System)
 	for _, t := range r.Tools {
