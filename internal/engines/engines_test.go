@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -121,7 +122,7 @@ func bzImage(payload []byte) []byte {
 	copy(image[headerMagicAt:], headerMagic)
 	binary.LittleEndian.PutUint32(image[payloadOffset:], 0)
 	binary.LittleEndian.PutUint32(image[payloadLength:], uint32(len(payload)))
-	return append(image, payload...)
+	return slices.Concat(image, payload)
 }
 
 func lz4Payload(t testing.TB, content []byte, size uint32) []byte {

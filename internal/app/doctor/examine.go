@@ -170,9 +170,12 @@ func engineFiles(ctx context.Context, e *examination) []Finding {
 		out = append(out, f)
 	}
 	for _, b := range []struct{ part, path, remedy string }{
-		{"binary: guest", e.cfg.GuestBinary, "run: make build"}, {"binary: node", e.cfg.NodeBinary, "run: make build"},
-		{"given: kernel", e.outside.KernelImage, "correct AMBIT_KERNEL"}, {"given: modules", e.outside.KernelModules, "correct AMBIT_KERNEL_MODULES"},
-		{"given: rootfs", e.outside.Rootfs, "correct AMBIT_ROOTFS"}, {"given: qemu", e.outside.QEMU, "correct AMBIT_QEMU"},
+		{"binary: guest", e.cfg.GuestBinary, "run: make build"},
+		{"binary: node", e.cfg.NodeBinary, "run: make build"},
+		{"given: kernel", e.outside.KernelImage, "correct AMBIT_KERNEL"},
+		{"given: modules", e.outside.KernelModules, "correct AMBIT_KERNEL_MODULES"},
+		{"given: rootfs", e.outside.Rootfs, "correct AMBIT_ROOTFS"},
+		{"given: qemu", e.outside.QEMU, "correct AMBIT_QEMU"},
 	} {
 		if b.path == "" {
 			continue

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -92,7 +91,7 @@ func newRig(t *testing.T) *rig {
 	t.Cleanup(func() {
 		if r.cmd != nil {
 			_ = r.cmd.Process.Kill()
-			<-r.done
+			t.Log("ambit up was killed: ", <-r.done)
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 		defer cancel()
@@ -302,7 +301,7 @@ func TestATakenAddressIsToldBeforeAnythingStarts(t *testing.T) {
 	err = <-r.done
 	r.cmd = nil
 	var exit *exec.ExitError
-	require.True(t, errors.As(err, &exit))
+	require.ErrorAs(t, err, &exit)
 	require.Equal(t, 1, exit.ExitCode())
 	require.Contains(t, r.out.String(), "AMBIT_LISTEN is "+r.cfg.Listen)
 	require.NoDirExists(t, filepath.Join(r.cfg.DataDir, "postgres"))

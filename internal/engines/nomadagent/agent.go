@@ -138,13 +138,8 @@ func (p *Pair) makeAnew(ctx context.Context) error {
 			return fmt.Errorf("clearing Nomad's state: %w", err)
 		}
 	}
-	for _, port := range p.ports.all() {
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
-		if err != nil {
-			return fmt.Errorf("looking for a free port for Nomad: %w", err)
-		}
-		defer l.Close() // held until all are chosen, so that they differ
-		*port = l.Addr().(*net.TCPAddr).Port
+	if err := p.choosePorts(ctx); err != nil {
+		return err
 	}
 	p.token = newToken()
 	b, err := json.Marshal(p.ports)
@@ -156,6 +151,26 @@ func (p *Pair) makeAnew(ctx context.Context) error {
 		os.WriteFile(p.portsPath(), b, 0o600),
 		os.WriteFile(p.tokenPath(), []byte(p.token+"\n"), 0o600),
 	)
+}
+
+// choosePorts takes free ones, all held until the last is chosen, so that they
+// differ.
+func (p *Pair) choosePorts(ctx context.Context) error {
+	var held []net.Listener
+	defer func() {
+		for _, l := range held {
+			_ = l.Close()
+		}
+	}()
+	for _, port := range p.ports.all() {
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0")
+		if err != nil {
+			return fmt.Errorf("looking for a free port for Nomad: %w", err)
+		}
+		held = append(held, l)
+		*port = l.Addr().(*net.TCPAddr).Port
+	}
+	return nil
 }
 
 // newToken is a random UUID, the form that Nomad asks for.

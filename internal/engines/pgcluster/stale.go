@@ -68,10 +68,10 @@ func readPID(file string) (int, error) {
 	}
 	first, _, _ := strings.Cut(string(b), "\n")
 	pid, err := strconv.Atoi(strings.TrimSpace(first))
-	if err != nil || pid <= 1 {
-		return 0, nil // torn by a crash: no process, so it counts as stale
+	if err != nil {
+		pid = 0 // torn by a crash: no process, so it counts as stale
 	}
-	return pid, nil
+	return max(pid, 0), nil
 }
 
 func removeIfThere(file string) error {
