@@ -118,17 +118,17 @@ func (a *API) listAgents(ctx context.Context, tx pgx.Tx, in listAgentsIn) (Page[
 	if err != nil {
 		return Page[Agent]{}, err
 	}
-	after, err := positionID[id.Agent](in.Paging.place)
+	after, err := positionID[id.Agent](in.place)
 	if err != nil {
 		return Page[Agent]{}, err
 	}
 	list, err := a.cfg.Domains.Agents.List(ctx, tx, principal.From(ctx).Org, agents.ListFilter{
-		Project: project, NameContains: in.Name, IncludeArchived: in.IncludeArchived, After: after, Limit: in.Paging.place.fetch(),
+		Project: project, NameContains: in.Name, IncludeArchived: in.IncludeArchived, After: after, Limit: in.place.fetch(),
 	})
 	if err != nil {
 		return Page[Agent]{}, err
 	}
-	return pageOf(in.Paging.place, list, func(a agents.Agent) string { return string(a.ID) }, agentFrom), nil
+	return pageOf(in.place, list, func(a agents.Agent) string { return string(a.ID) }, agentFrom), nil
 }
 
 type agentIn struct {
@@ -238,15 +238,15 @@ func (a *API) listVersions(ctx context.Context, tx pgx.Tx, in listVersionsIn) (P
 	if _, err := a.seenAgent(ctx, tx, in.Agent); err != nil {
 		return Page[AgentVersion]{}, err
 	}
-	before, err := in.Paging.place.seq()
+	before, err := in.place.seq()
 	if err != nil {
 		return Page[AgentVersion]{}, err
 	}
-	list, err := a.cfg.Domains.Agents.ListVersions(ctx, tx, principal.From(ctx).Org, in.Agent, int(before), in.Paging.place.fetch())
+	list, err := a.cfg.Domains.Agents.ListVersions(ctx, tx, principal.From(ctx).Org, in.Agent, int(before), in.place.fetch())
 	if err != nil {
 		return Page[AgentVersion]{}, err
 	}
-	return pageOf(in.Paging.place, list, func(v agents.Version) string { return strconv.Itoa(v.Version) }, agentVersionFrom), nil
+	return pageOf(in.place, list, func(v agents.Version) string { return strconv.Itoa(v.Version) }, agentVersionFrom), nil
 }
 
 type versionIn struct {

@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"fmt"
+	"net/http"
 	"sync"
 	"testing"
 
@@ -101,7 +102,7 @@ func TestUpdatesAtOnceAreAllKept(t *testing.T) {
 	var wg sync.WaitGroup
 	for _, body := range []string{`{"system":"s"}`, `{"tools":["python"]}`, `{"max_tokens":77}`, `{"if_running":"reject"}`} {
 		wg.Go(func() {
-			if res := tn.ask("POST", "/v1/agents/"+agent, body); res.StatusCode != 200 {
+			if res := tn.ask("POST", "/v1/agents/"+agent, body); res.StatusCode != http.StatusOK {
 				t.Error(res.raw)
 			}
 		})

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"net/http"
 	"strings"
 
 	"ambit.dev/ambit/internal/fault"
@@ -37,7 +38,7 @@ func (a *API) permit(c *call) error {
 	if c.route.Permission == anyKey || tenants.Allowed(c.who, c.route.Permission) {
 		return nil
 	}
-	if c.r.Method == "GET" && strings.Contains(c.route.Path, "{") {
+	if c.r.Method == http.MethodGet && strings.Contains(c.route.Path, "{") {
 		return fault.NotFound()
 	}
 	return fault.Newf(fault.Forbidden, slugDenied, "This key was not given the permission %s.", c.route.Permission).With("rule", c.route.Permission)

@@ -185,7 +185,7 @@ func (c *call) bindParam(p *param, field reflect.Value, query url.Values, used m
 		err = json.Unmarshal(raw, field.Addr().Interface())
 	}
 	if err != nil {
-		return []fault.Field{{Pointer: at, Code: schema.CodeValue, Message: p.name + " is not valid."}}, nil
+		return []fault.Field{{Pointer: at, Code: schema.CodeValue, Message: p.name + " is not valid."}}, nil //nolint:nilerr // told to the client
 	}
 	return nil, nil
 }
@@ -206,7 +206,7 @@ func textValue(t reflect.Type, given []string) (any, bool) {
 		t = t.Elem()
 	}
 	s := given[0]
-	switch t.Kind() {
+	switch t.Kind() { //nolint:exhaustive // parameters are text, numbers and truth values
 	case reflect.Int, reflect.Int32, reflect.Int64:
 		if _, err := strconv.ParseInt(s, 10, 64); err == nil {
 			return json.Number(s), true
@@ -289,7 +289,7 @@ func (c *call) bindBody(bd *binding, v reflect.Value) ([]fault.Field, error) {
 	}
 	if err := json.Unmarshal(body, v.FieldByIndex(bd.bodyAt).Addr().Interface()); err != nil {
 		// The schema allowed what the type refuses: a gap of ours, still a refusal and not a failure.
-		return []fault.Field{{Pointer: "", Code: schema.CodeValue, Message: "The body has a value that can't be read."}}, nil
+		return []fault.Field{{Pointer: "", Code: schema.CodeValue, Message: "The body has a value that can't be read."}}, nil //nolint:nilerr // told to the client
 	}
 	return nil, nil
 }

@@ -97,6 +97,7 @@ func fileFrom(e guest.Entry) File {
 		f.Type = "directory"
 	case guest.TypeSymlink:
 		f.Type, f.Target = "symlink", &e.Target
+	case guest.TypeOther:
 	}
 	return f
 }

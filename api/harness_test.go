@@ -209,7 +209,7 @@ func (tn *tenant) ask(method, path, body string, headers ...string) reply {
 func (tn *tenant) askWith(key, method, path, body string, headers ...string) reply {
 	tn.t.Helper()
 	res := tn.begin(context.Background(), key, method, path, body, headers...)
-	defer res.Body.Close()
+	defer res.Body.Close() //nolint:errcheck // read to its end
 	raw, err := io.ReadAll(res.Body)
 	require.NoError(tn.t, err)
 	return reply{res, string(raw)}

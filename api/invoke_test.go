@@ -19,18 +19,17 @@ import (
 func TestInvokeWaitsForItsAnswer(t *testing.T) {
 	tn := newRig(t).newTenant("Ada")
 	agent := tn.newAgent("geographer")
+	answered := make(chan reply, 1)
 	go func() {
-		var session id.Session
-		for session == "" {
-			var page api.Page[api.Session]
-			tn.ask("GET", "/v1/sessions", "").into(t, &page)
-			if len(page.Data) > 0 {
-				session = page.Data[0].ID
-			}
-		}
-		tn.finish(session, "Paris.")
+		answered <- tn.ask("POST", "/v1/invoke", `{"agent":"`+agent+`","input":"What is the capital of France?","limits":{"max_cost":{"amount":"0.50","currency":"USD"}},"wait_seconds":30}`)
 	}()
-	res := tn.ask("POST", "/v1/invoke", `{"agent":"`+agent+`","input":"What is the capital of France?","limits":{"max_cost":{"amount":"0.50","currency":"USD"}},"wait_seconds":30}`)
+	var begun api.Page[api.Session]
+	require.Eventually(t, func() bool {
+		tn.ask("GET", "/v1/sessions", "").into(t, &begun)
+		return len(begun.Data) > 0
+	}, 20*time.Second, 5*time.Millisecond)
+	tn.finish(begun.Data[0].ID, "Paris.")
+	res := <-answered
 	require.Equal(t, 200, res.StatusCode, res.raw)
 	var out api.InvokeResult
 	res.into(t, &out)

@@ -129,11 +129,11 @@ func (a *API) listKeys(c *call, in listKeysIn) (Page[APIKey], error) {
 	if err != nil {
 		return Page[APIKey]{}, err
 	}
-	after, err := positionID[id.Key](in.Paging.place)
+	after, err := positionID[id.Key](in.place)
 	if err != nil {
 		return Page[APIKey]{}, err
 	}
-	ask := tenants.ListKeys{Project: project, OldestFirst: in.Order == "asc", After: after, Limit: in.Paging.place.fetch()}
+	ask := tenants.ListKeys{Project: project, OldestFirst: in.Order == "asc", After: after, Limit: in.place.fetch()}
 	for _, s := range in.Statuses {
 		ask.Statuses = append(ask.Statuses, tenants.KeyStatus(s))
 	}
@@ -141,7 +141,7 @@ func (a *API) listKeys(c *call, in listKeysIn) (Page[APIKey], error) {
 	if err != nil {
 		return Page[APIKey]{}, err
 	}
-	return pageOf(in.Paging.place, list, func(k tenants.Key) string { return string(k.ID) }, a.showKey), nil
+	return pageOf(in.place, list, func(k tenants.Key) string { return string(k.ID) }, a.showKey), nil
 }
 
 type keyIn struct {

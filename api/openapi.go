@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"maps"
+	"net/http"
 	"reflect"
 	"slices"
 	"strconv"
@@ -188,7 +189,7 @@ func (a *API) operation(m *mounted) *docOperation {
 // allParams is what the types say, and the headers that hold for whole classes of routes.
 func (m *mounted) allParams() []param {
 	out := slices.Clone(m.binding.params)
-	if m.Endpoint.keyed && m.Method == "POST" {
+	if m.Endpoint.keyed && m.Method == http.MethodPost {
 		key := text()
 		key.MinLength, key.MaxLength = schema.Int(1), schema.Int(257)
 		out = append(out, param{name: "Idempotency-Key", in: "header", schema: key, doc: "Makes the request safe to repeat: within 24 hours the same key with the same body has its effect once and gets the first answer again."})
@@ -207,7 +208,7 @@ func (m *mounted) answerHeaders() []string {
 	if m.Endpoint.out != nil && m.Endpoint.out.Implements(reflect.TypeFor[versioned]()) {
 		names = append(names, "ETag")
 	}
-	if m.Endpoint.keyed && m.Method == "POST" {
+	if m.Endpoint.keyed && m.Method == http.MethodPost {
 		names = append(names, replayedHeader)
 	}
 	return names

@@ -101,17 +101,17 @@ func (a *API) listProjects(c *call, in listProjectsIn) (Page[Project], error) {
 		}
 		return Page[Project]{Data: []Project{projectFrom(p)}}, nil
 	}
-	after, err := positionID[id.Project](in.Paging.place)
+	after, err := positionID[id.Project](in.place)
 	if err != nil {
 		return Page[Project]{}, err
 	}
 	list, err := a.cfg.Domains.Tenants.ListProjects(ctx, c.who.Org, tenants.ListProjects{
-		IncludeArchived: in.IncludeArchived, OldestFirst: in.Order == "asc", After: after, Limit: in.Paging.place.fetch(),
+		IncludeArchived: in.IncludeArchived, OldestFirst: in.Order == "asc", After: after, Limit: in.place.fetch(),
 	})
 	if err != nil {
 		return Page[Project]{}, err
 	}
-	return pageOf(in.Paging.place, list, func(p tenants.Project) string { return string(p.ID) }, projectFrom), nil
+	return pageOf(in.place, list, func(p tenants.Project) string { return string(p.ID) }, projectFrom), nil
 }
 
 type projectIn struct {

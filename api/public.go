@@ -13,11 +13,13 @@ import (
 // mountPublic adds what anybody may ask, apart from the route table: it is not the API but what is said about it.
 func (a *API) mountPublic(e *echo.Echo) {
 	get := func(path string, h http.Handler) {
-		e.GET(path, func(c echo.Context) error {
+		answer := func(c echo.Context) error {
 			httpx.NoteFrom(c.Request().Context()).Route = "GET " + path
 			h.ServeHTTP(c.Response().Writer, c.Request())
 			return nil
-		})
+		}
+		e.GET(path, answer)
+		e.HEAD(path, answer) // balancers ask so; net/http leaves the body out
 	}
 	get("/healthz", httpx.Healthz())
 	get("/readyz", httpx.Readyz(a.cfg.Drain.Done(), a.cfg.Checks...))

@@ -185,8 +185,18 @@ func TestWhatIsNotThereIsTheOne404(t *testing.T) {
 	tn := newRig(t).newTenant("Ada")
 	want := tn.ask("GET", "/v1/agents/"+never()["agent_id"], "").raw
 	for _, c := range [][2]string{
-		{"GET", "/v1"}, {"GET", "/v1/"}, {"GET", "/v2/agents"}, {"GET", "/"}, {"PATCH", "/v1/agents"}, {"DELETE", "/v1/agents"},
-		{"GET", "/v1/agents/"}, {"GET", "/v1//agents"}, {"GET", "/v1/agents/x/y/z"}, {"POST", "/openapi.json"}, {"GET", "/metrics"}, {"GET", "/debug/pprof/"},
+		{"GET", "/v1"},
+		{"GET", "/v1/"},
+		{"GET", "/v2/agents"},
+		{"GET", "/"},
+		{"PATCH", "/v1/agents"},
+		{"DELETE", "/v1/agents"},
+		{"GET", "/v1/agents/"},
+		{"GET", "/v1//agents"},
+		{"GET", "/v1/agents/x/y/z"},
+		{"POST", "/openapi.json"},
+		{"GET", "/metrics"},
+		{"GET", "/debug/pprof/"},
 	} {
 		res := tn.ask(c[0], c[1], "")
 		require.Equal(t, 404, res.StatusCode, c)
@@ -203,7 +213,7 @@ func TestTheReferenceHasEveryRoute(t *testing.T) {
 		for _, op := range g.Operations {
 			n++
 			require.Contains(t, op.Curl, "curl http://ambit.test"+op.Path)
-			if op.Method != "GET" && len(op.Request) > 0 {
+			if op.Method != http.MethodGet && len(op.Request) > 0 {
 				require.Contains(t, op.Curl, "-d '")
 			}
 		}

@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"strings"
 
 	"ambit.dev/ambit/api/internal/schema"
@@ -29,7 +30,7 @@ func (a *API) Reference() apidoc.Reference {
 func (a *API) describe(m *mounted) apidoc.Operation {
 	op := apidoc.Operation{
 		ID: m.ID, Method: m.Method, Path: m.Path, Summary: m.Summary, Description: m.Description, Permission: string(m.Permission),
-		Idempotent: m.Endpoint.keyed && m.Method == "POST", Status: m.Endpoint.status, MediaType: m.Endpoint.media, Errors: m.Errors,
+		Idempotent: m.Endpoint.keyed && m.Method == http.MethodPost, Status: m.Endpoint.status, MediaType: m.Endpoint.media, Errors: m.Errors,
 	}
 	for _, p := range m.allParams() {
 		name, kind := p.name, "object of times: gt, gte, lt, lte"
@@ -141,7 +142,7 @@ func (a *API) curl(m *mounted) string {
 	if m.Permission != "" {
 		b.WriteString(" \\\n  -H \"Authorization: Bearer $AMBIT_KEY\"")
 	}
-	if m.Method != "GET" && (m.Method != "POST" || m.binding.body == nil) {
+	if m.Method != http.MethodGet && (m.Method != http.MethodPost || m.binding.body == nil) {
 		b.WriteString(" \\\n  -X " + m.Method)
 	}
 	if m.binding.body != nil {

@@ -73,7 +73,7 @@ func (a *API) listSessions(ctx context.Context, tx pgx.Tx, in listSessionsIn) (P
 	if err != nil {
 		return none, err
 	}
-	after, err := positionID[id.Session](in.Paging.place)
+	after, err := positionID[id.Session](in.place)
 	if err != nil {
 		return none, err
 	}
@@ -81,12 +81,12 @@ func (a *API) listSessions(ctx context.Context, tx pgx.Tx, in listSessionsIn) (P
 	list, err := journal.List(ctx, tx, org, journal.SessionFilter{
 		Project: project, Agent: in.AgentID, Parent: in.ParentID, Statuses: in.Statuses, StopReasons: in.StopReasons, Metadata: in.Metadata,
 		IncludeArchived: in.IncludeArchived, CreatedAfter: in.CreatedAt.after(), CreatedBefore: in.CreatedAt.before(),
-		After: after, Ascending: in.Order == "asc", Limit: in.Paging.place.fetch(),
+		After: after, Ascending: in.Order == "asc", Limit: in.place.fetch(),
 	})
 	if err != nil {
 		return none, err
 	}
-	page := pageOf(in.Paging.place, list, func(s journal.Session) string { return string(s.ID) }, func(s journal.Session) journal.Session { return s })
+	page := pageOf(in.place, list, func(s journal.Session) string { return string(s.ID) }, func(s journal.Session) journal.Session { return s })
 	out := Page[SessionExpanded]{Data: []SessionExpanded{}, NextPage: page.NextPage}
 	for _, s := range page.Data {
 		shown, err := a.expandSession(ctx, tx, s, in.Expand)

@@ -99,10 +99,10 @@ func TestACutClientEndsWithTheDatabasesJournal(t *testing.T) {
 	go func() {
 		defer close(stopped)
 		writer := rand.New(rand.NewPCG(seed, 2))
-		for range 1500 {
+		for range 500 {
 			entries := make([]journal.Entry, 1+writer.IntN(4))
 			for i := range entries {
-				entries[i] = journal.Of(journal.AgentMessage{Content: journal.Text(strings.Repeat("x", writer.IntN(2000)))})
+				entries[i] = journal.Of(journal.AgentMessage{Content: journal.Text(strings.Repeat("x", writer.IntN(1000)))})
 			}
 			tn.work(session, entries...)
 		}
@@ -118,7 +118,7 @@ func TestACutClientEndsWithTheDatabasesJournal(t *testing.T) {
 			ended = true
 		}
 		r := apiclient.NewReader(res.Body)
-		take := 1 + random.IntN(6)
+		take := random.IntN(3)
 		if cut >= cuts {
 			take = 1 << 30
 		}
@@ -141,7 +141,7 @@ func TestACutClientEndsWithTheDatabasesJournal(t *testing.T) {
 		require.NoError(t, err)
 		want = append(want, fmt.Sprintf("%d %s", e.Seq, data))
 	}
-	require.Equal(t, len(want), len(got))
+	require.Len(t, got, len(want))
 	require.Equal(t, want, got)
 	require.GreaterOrEqual(t, cut, cuts)
 	t.Logf("%d events over %d connections", len(got), cut)
@@ -216,12 +216,12 @@ func TestPreviewsAreSentAndGiveWayToTheEvent(t *testing.T) {
 func TestAReaderThatTakesNothingIsCut(t *testing.T) {
 	tn := newRig(t).newTenant("Ada")
 	session, _ := tn.newSession("")
-	for range 40 {
+	for range 14 {
 		tn.work(session, journal.Of(journal.AgentMessage{Content: journal.Text(strings.Repeat("x", 1<<20))}))
 	}
 	conn, err := net.Dial("tcp", strings.TrimPrefix(tn.server.URL, "http://"))
 	require.NoError(t, err)
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // it is cut
 	require.NoError(t, conn.(*net.TCPConn).SetReadBuffer(4096))
 	fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %s\r\n\r\n", tn.streamPath(session, "after_seq=0"), tn.key)
 	require.Eventually(t, func() bool { return strings.Contains(tn.log.String(), "too slow") }, 30*time.Second, 50*time.Millisecond)
@@ -233,7 +233,7 @@ func TestAReaderThatTakesNothingIsCut(t *testing.T) {
 	for want := 1; ; want++ {
 		m, err := r.Next()
 		if err != nil {
-			require.Less(t, want, 42, "it was not all sent")
+			require.Less(t, want, 16, "it was not all sent")
 			break
 		}
 		require.Equal(t, strconv.Itoa(want), m.ID)
@@ -269,7 +269,7 @@ func TestTooManyStreamsOfOneKey(t *testing.T) {
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
 		res := tn.begin(ctx, tn.key, "GET", tn.streamPath(session, ""), "")
-		defer res.Body.Close()
-		return res.StatusCode == 200
+		defer res.Body.Close() //nolint:errcheck // only opened
+		return res.StatusCode == http.StatusOK
 	}, 5*time.Second, 10*time.Millisecond)
 }

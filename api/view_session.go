@@ -11,29 +11,41 @@ import (
 
 // Session is a session on the wire.
 type Session struct {
-	ID         id.Session  `json:"id"`
-	Type       string      `json:"type" const:"session"`
-	ProjectID  id.Project  `json:"project_id"`
-	Agent      AgentRef    `json:"agent" doc:"The agent as the session took it."`
-	Status     string      `json:"status" enum:"running,rescheduling,idle,terminated" doc:"What it is doing. A new session is rescheduling: it waits for a worker."`
-	StopReason *StopInfo   `json:"stop_reason" doc:"Why it is idle or terminated; null while it works."`
-	Title      string      `json:"title"`
-	ParentID   *id.Session `json:"parent_session_id"`
-	Principal  Actor       `json:"principal" doc:"Who began it."`
-	Limits     Limits      `json:"limits"`
-	Usage      Usage       `json:"usage"`
-	Cost       Cost        `json:"cost"`
-	LastSeq    int64       `json:"last_seq" doc:"The number of the newest event."`
-	Metadata   Metadata    `json:"metadata"`
-	Version    int64       `json:"version"`
-	CreatedAt  Time        `json:"created_at"`
-	UpdatedAt  Time        `json:"updated_at"`
-	ArchivedAt *Time       `json:"archived_at"`
-	TraceID    string      `json:"trace_id"`
-	URL        string      `json:"url" doc:"Its page in the console."`
+	ID              id.Session  `json:"id"`
+	Type            string      `json:"type" const:"session"`
+	ProjectID       id.Project  `json:"project_id"`
+	Agent           AgentRef    `json:"agent" doc:"The agent as the session took it."`
+	Status          string      `json:"status" enum:"running,rescheduling,idle,terminated" doc:"What it is doing. A new session is rescheduling: it waits for a worker."`
+	StopReason      *StopInfo   `json:"stop_reason" doc:"Why it is idle or terminated; null while it works."`
+	Title           string      `json:"title"`
+	ParentID        *id.Session `json:"parent_session_id"`
+	Environment     *string     `json:"environment_id" doc:"null: the installation's default environment."`
+	ForkedFrom      *ForkOrigin `json:"forked_from" doc:"null unless it was forked from another."`
+	Mandate         *string     `json:"mandate_id" doc:"null without a mandate."`
+	RequiredActions []id.Event  `json:"required_actions" doc:"The events that wait for an answer."`
+	Hibernated      bool        `json:"hibernated"`
+	Principal       Actor       `json:"principal" doc:"Who began it."`
+	Limits          Limits      `json:"limits"`
+	Usage           Usage       `json:"usage"`
+	Cost            Cost        `json:"cost"`
+	LastSeq         int64       `json:"last_seq" doc:"The number of the newest event."`
+	Metadata        Metadata    `json:"metadata"`
+	Version         int64       `json:"version"`
+	CreatedAt       Time        `json:"created_at"`
+	UpdatedAt       Time        `json:"updated_at"`
+	ArchivedAt      *Time       `json:"archived_at"`
+	TraceID         string      `json:"trace_id"`
+	URL             string      `json:"url" doc:"Its page in the console."`
 }
 
 func (s Session) entityTag() string { return quoteTag(s.Version) }
+
+// ForkOrigin is where a forked session began.
+type ForkOrigin struct {
+	SessionID    id.Session     `json:"session_id"`
+	Seq          int64          `json:"seq"`
+	CheckpointID *id.Checkpoint `json:"checkpoint_id"`
+}
 
 // AgentRef is the agent of a session: which one, and the definition that the session runs on.
 type AgentRef struct {
@@ -143,8 +155,10 @@ func (a *API) showSession(s journal.Session, held money.Nanos) Session {
 	if out.Metadata == nil {
 		out.Metadata = Metadata{}
 	}
+	out.RequiredActions = []id.Event{}
 	if s.StopReason != nil {
 		out.StopReason = &StopInfo{*s.StopReason}
+		out.RequiredActions = append(out.RequiredActions, s.StopReason.EventIDs...)
 	}
 	if s.Parent != "" {
 		out.ParentID = &s.Parent

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -91,10 +92,10 @@ func TestTwoHundredInvokesAtOnceAllEnd(t *testing.T) {
 			wg.Go(func() {
 				for {
 					res := tn.ask("POST", "/v1/invoke", `{"agent":{"model":"ambit/scripted"},"input":"hello","mode":"async"}`, "Idempotency-Key", fmt.Sprint(i))
-					if res.StatusCode == 409 {
+					if res.StatusCode == http.StatusConflict {
 						continue
 					}
-					if res.StatusCode != 202 {
+					if res.StatusCode != http.StatusAccepted {
 						t.Error(res.raw)
 						return
 					}

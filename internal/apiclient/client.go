@@ -88,7 +88,7 @@ func (c *Client) Call(ctx context.Context, method, path string, query url.Values
 	if err != nil {
 		return err
 	}
-	defer res.Body.Close()
+	defer res.Body.Close() //nolint:errcheck // read to its end
 	if out == nil {
 		_, _ = io.Copy(io.Discard, io.LimitReader(res.Body, 1<<20)) // only so that the connection can be used again
 		return nil
@@ -133,7 +133,7 @@ func (c *Client) send(ctx context.Context, method, path string, query url.Values
 		return nil, fmt.Errorf("reach %s: %w", c.base, err)
 	}
 	if res.StatusCode >= 400 {
-		defer res.Body.Close()
+		defer res.Body.Close() //nolint:errcheck // read to its end
 		return nil, problemOf(res)
 	}
 	return res, nil

@@ -121,7 +121,7 @@ func (c *Client) resume(ctx context.Context, after *int64, h Handler, last func(
 type stopError struct{ error }
 
 func (c *Client) read(res *http.Response, h Handler, wait *time.Duration) error {
-	defer res.Body.Close()
+	defer res.Body.Close() //nolint:errcheck // read as far as it goes
 	if res.StatusCode == http.StatusNoContent {
 		return errEnded
 	}

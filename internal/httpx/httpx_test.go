@@ -125,7 +125,7 @@ func TestASlowReaderIsCut(t *testing.T) {
 	}), httpx.AccessLog(quiet(), nil)))
 	conn, err := net.Dial("tcp", s.Addr())
 	require.NoError(t, err)
-	defer conn.Close()
+	defer conn.Close() //nolint:errcheck // it is cut
 	_, err = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
 	require.NoError(t, err)
 	// The client reads nothing at all.
@@ -154,7 +154,7 @@ func TestStopEndsStreamsFirst(t *testing.T) {
 	require.NoError(t, s.Start(context.Background()))
 	res, err := http.Get("http://" + s.Addr())
 	require.NoError(t, err)
-	defer res.Body.Close()
+	defer res.Body.Close() //nolint:errcheck // read to its end
 	<-began
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

@@ -61,7 +61,7 @@ func NewStore(sealer *seal.Sealer, c clock.Clock) *Store { return &Store{sealer:
 func (s *Store) BeginTx(ctx context.Context, tx pgx.Tx, scope Scope, body []byte) (*Record, error) {
 	q := idempotencydb.New(tx)
 	digest := scope.digest()
-	free, err := q.TryLock(ctx, int64(binary.BigEndian.Uint64(digest[:8])))
+	free, err := q.TryLock(ctx, int64(binary.BigEndian.Uint64(digest[:8]))) //nolint:gosec // any 64 bits do
 	if err != nil {
 		return nil, fmt.Errorf("claim an idempotency key: %w", err)
 	}
@@ -76,7 +76,7 @@ func (s *Store) BeginTx(ctx context.Context, tx pgx.Tx, scope Scope, body []byte
 	if err != nil {
 		return nil, fmt.Errorf("find an idempotency record: %w", err)
 	}
-	if print := sha256.Sum256(body); !bytes.Equal(row.Fingerprint, print[:]) {
+	if fingerprint := sha256.Sum256(body); !bytes.Equal(row.Fingerprint, fingerprint[:]) {
 		return nil, fault.New(fault.Unprocessable, "idempotency_key_reused", "This Idempotency-Key came before with another body. Use a new key for a new request.")
 	}
 	plain, err := s.sealer.Unseal(row.Sealed, purpose)
@@ -100,10 +100,10 @@ func (s *Store) SaveTx(ctx context.Context, tx pgx.Tx, scope Scope, body []byte,
 	if err != nil {
 		return fmt.Errorf("seal an idempotency record: %w", err)
 	}
-	print := sha256.Sum256(body)
+	fingerprint := sha256.Sum256(body)
 	now := s.clock.Now()
 	err = idempotencydb.New(tx).Save(ctx, idempotencydb.SaveParams{
-		OrgID: string(scope.Org), ScopeSha256: scope.digest(), Fingerprint: print[:], Sealed: sealed,
+		OrgID: string(scope.Org), ScopeSha256: scope.digest(), Fingerprint: fingerprint[:], Sealed: sealed,
 		CreatedAt: now, ExpiresAt: now.Add(kept),
 	})
 	if err != nil {
