@@ -75,6 +75,22 @@ func TestSessionsWaitWhileAllAreInUse(t *testing.T) {
 	wg.Wait()
 }
 
+func TestAFinishedSessionMakesRoomForOneThatWaits(t *testing.T) {
+	r := newRig(t, warm(0), most(1))
+	tn := r.tenant()
+	first, err := tn.acquire(1)
+	require.NoError(t, err)
+	tn.must(first, "echo here > file")
+	tn.finish(tn.session)
+	next, err := tn.acquireFor(tn.newSession(), 1)
+	require.NoError(t, err, "without waiting for the idle time")
+	require.Equal(t, sandbox.ReasonRoom, tn.row(first.ID).Reason)
+	tn.finish(next.Session)
+	back, err := tn.acquire(2)
+	require.NoError(t, err)
+	require.Equal(t, "here", tn.must(back, "cat file"))
+}
+
 func TestIdleSandboxesAreSavedAndEnded(t *testing.T) {
 	r := newRig(t, idleAfter(2*time.Second))
 	busy, idle := r.tenant(), r.tenant()

@@ -35,7 +35,7 @@ type Config struct {
 	// IdleAfter is how long a machine is kept in which nothing runs. Default 5 min.
 	IdleAfter time.Duration
 	// ClaimWait is how long a session waits for a machine while all are in use,
-	// MaxWaiting how many may wait in this process. Default 30 s and 256.
+	// MaxWaiting how many may wait in this process. Default 90 s and 256.
 	ClaimWait  time.Duration
 	MaxWaiting int
 	// MaxArchiveBytes bounds one saved working directory, compressed. Default 1 GiB.
@@ -59,7 +59,7 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	def(&c.IdleAfter, 5*time.Minute)
-	def(&c.ClaimWait, 30*time.Second)
+	def(&c.ClaimWait, 90*time.Second)
 	if c.Environment == "" {
 		c.Environment = DefaultEnvironment
 	}

@@ -8,6 +8,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -96,31 +98,38 @@ func (s *Service) fillPool(ctx context.Context) error {
 	return nil
 }
 
+// maxMakeRoom bounds how many machines are saved and ended at a time to make room.
+const maxMakeRoom = 4
+
 // makeRoom saves and ends machines that nobody needs at the moment, for sessions that stand in line while all are taken: those whose own
 // sessions wait for their next input, the longest unused first. Their files come back with their next command.
 func (s *Service) makeRoom(ctx context.Context, n int) error {
 	var atRest []sandboxdb.Sandbox
 	err := s.db.InWorkerTx(ctx, func(tx pgx.Tx) (err error) {
-		atRest, err = sandboxdb.New(tx).ListAtRest(ctx, int32(min(n, maxReaps))) //nolint:gosec // at most maxReaps
+		atRest, err = sandboxdb.New(tx).ListAtRest(ctx, int32(min(n, maxMakeRoom))) //nolint:gosec // bounded
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("list the sandboxes that are at rest: %w", err)
 	}
-	made := false
+	var made atomic.Bool
+	var wg sync.WaitGroup
 	for _, row := range atRest {
-		reap, cancel := context.WithTimeout(ctx, reapTime)
-		err := s.release(reap, row, ReasonRoom, true)
-		cancel()
-		switch {
-		case errors.Is(err, errBusy):
-		case err != nil:
-			s.log.ErrorContext(ctx, "a sandbox at rest could not be saved and ended", "sandbox", row.ID, "error", err)
-		default:
-			made = true
-		}
+		wg.Go(func() {
+			reap, cancel := context.WithTimeout(ctx, reapTime)
+			defer cancel()
+			err := s.release(reap, row, ReasonRoom, true)
+			switch {
+			case errors.Is(err, errBusy):
+			case err != nil:
+				s.log.ErrorContext(ctx, "a sandbox at rest could not be saved and ended", "sandbox", row.ID, "error", err)
+			default:
+				made.Store(true)
+			}
+		})
 	}
-	if made {
+	wg.Wait()
+	if made.Load() {
 		s.wantMore()
 	}
 	return nil

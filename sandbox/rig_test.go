@@ -327,6 +327,19 @@ func (tn *tenant) newSession() id.Session {
 	return session
 }
 
+// finish makes a session idle, as the end of its work does.
+func (tn *tenant) finish(session id.Session) {
+	tn.r.t.Helper()
+	require.NoError(tn.r.t, tn.r.db.InTx(tn.r.t.Context(), tn.org, func(tx pgx.Tx) error {
+		l, err := journal.Lock(tn.r.t.Context(), tx, tn.org, session)
+		if err != nil {
+			return err
+		}
+		_, err = l.Append(tn.r.t.Context(), clock.System().Now(), journal.Of(journal.StatusIdle{StopReason: journal.StopReason{Type: "end_turn"}}))
+		return err
+	}))
+}
+
 func (tn *tenant) acquire(epoch int64) (*sandbox.Sandbox, error) {
 	return tn.acquireFor(tn.session, epoch)
 }
