@@ -137,6 +137,7 @@ func TestSharedClusterIsJoinedAndStopsWhenUnused(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, first.URL(), second.URL())
 
+	exec1(t, first.URL(), "CREATE DATABASE t_abandoned", nil)
 	require.NoError(t, firstUse.Close())
 	require.NoError(t, second.Ready(t.Context()), "it is still in use")
 	require.NoError(t, secondUse.Close())
@@ -147,7 +148,9 @@ func TestSharedClusterIsJoinedAndStopsWhenUnused(t *testing.T) {
 
 	third, use, err := joinShared(t.Context(), bin, dir, 2*time.Second)
 	require.NoError(t, err, "and starts again")
-	require.NoError(t, third.Ready(t.Context()))
+	var abandoned int
+	exec1(t, third.URL(), "SELECT count(*) FROM pg_database WHERE datname = 't_abandoned'", &abandoned)
+	require.Zero(t, abandoned)
 	require.NoError(t, use.Close())
 	require.Eventually(t, func() bool {
 		_, err := os.Stat(filepath.Join(dir, "cluster", "postmaster.pid"))

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"ambit.dev/ambit/internal/config"
 )
 
@@ -157,7 +159,34 @@ func startGuarded(ctx context.Context, binDir, dir string, opts Options, usersFi
 	if err := cmd.Process.Release(); err != nil {
 		return nil, err
 	}
-	return c, c.waitReady(ctx, nil)
+	if err := c.waitReady(ctx, nil); err != nil {
+		return nil, err
+	}
+	return c, c.dropAbandoned(ctx)
+}
+
+// dropAbandoned drops the databases, named t_…, of tests that were killed before
+// they could. Nobody uses the cluster at its start, so each of them is one.
+func (c *Cluster) dropAbandoned(ctx context.Context) error {
+	conn, err := pgx.Connect(ctx, c.URL())
+	if err != nil {
+		return err
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	rows, err := conn.Query(ctx, `SELECT datname::text FROM pg_database WHERE datname LIKE 't\_%'`)
+	if err != nil {
+		return fmt.Errorf("looking for abandoned databases: %w", err)
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("looking for abandoned databases: %w", err)
+	}
+	for _, name := range names {
+		if _, err := conn.Exec(ctx, "DROP DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
+			return fmt.Errorf("dropping the abandoned database %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 // lockFile opens and locks a file, waiting for the lock no longer than ctx.
