@@ -245,19 +245,15 @@ func (a *allocation) warmUp(ctx context.Context) error {
 	if _, err := a.client.Configure(ctx, guest.Configuration{SandboxID: a.cfg.SandboxID, Hostname: hostname}); err != nil {
 		return fmt.Errorf("warm up a new machine: %w", err)
 	}
-	for i, script := range warmUpScripts {
-		req := guest.ExecRequest{EffectKey: fmt.Sprintf("warm-up-%d", i), Script: script}
-		if _, err := a.client.Run(ctx, req, nil, nil); err != nil {
-			return fmt.Errorf("warm up a new machine: %w", err)
-		}
+	// A command as a session's would be, the agent's own path to it included.
+	if _, err := a.client.Run(ctx, guest.ExecRequest{EffectKey: "warm-up", Script: "echo warm"}, nil, nil); err != nil {
+		return fmt.Errorf("warm up a new machine: %w", err)
 	}
 	return nil
 }
 
 // hostname is every sandbox's.
 const hostname = "sandbox"
-
-var warmUpScripts = []string{"true", "ls / >/dev/null; echo warm | cat"}
 
 // phoneHome reports the machine, trying until it is heard.
 func (a *allocation) phoneHome(ctx context.Context, address string) error {
