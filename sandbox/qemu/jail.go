@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,14 +19,27 @@ import (
 // runDir serves as the place where the new root is mounted, seen by this thread
 // alone; the machine's files in it stay as they are for everybody else.
 func enterJail(runDir string) error {
+	runDir, err := filepath.EvalSymlinks(runDir)
+	if err != nil {
+		return fmt.Errorf("find the jail: %w", err)
+	}
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+		if errors.Is(err, unix.EPERM) {
+			return errNoNamespaces
+		}
 		return fmt.Errorf("leave the host's mounts: %w", err)
 	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+	// In a chroot "/" is no mount of its own, and says so with EINVAL; whether
+	// what is mounted now would show elsewhere is looked at below.
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
 	if err := unix.Mount("tmpfs", runDir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "size=256k,mode=0755"); err != nil {
 		return fmt.Errorf("mount the jail: %w", err)
+	}
+	if err := notShared(runDir); err != nil {
+		_ = unix.Unmount(runDir, unix.MNT_DETACH)
+		return err
 	}
 	for _, dir := range []string{"/usr", "/lib", "/lib64", "/lib32", "/bin"} {
 		if err := jailPrograms(runDir, dir); err != nil {
@@ -48,11 +62,35 @@ func enterJail(runDir string) error {
 	if err := unix.Mount("proc", proc, "proc", flags, "hidepid=invisible,subset=pid"); err != nil {
 		return fmt.Errorf("mount the jail's processes: %w", err)
 	}
-	old := filepath.Join(runDir, "old")
+	if err := changeRoot(runDir); err != nil {
+		return err
+	}
+	return unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+}
+
+// errNoNamespaces means that this root may not make namespaces, as in many
+// containers.
+var errNoNamespaces = errors.New("this machine does not let root make namespaces")
+
+// changeRoot makes dir the root and lets go of the old one. Where the old root
+// is a chroot there is nothing to pivot on; then the old root stays, out of
+// reach of a process that has neither privileges nor a directory open.
+func changeRoot(dir string) error {
+	old := filepath.Join(dir, "old")
 	if err := os.Mkdir(old, 0o700); err != nil {
 		return fmt.Errorf("make the jail: %w", err)
 	}
-	if err := unix.PivotRoot(runDir, old); err != nil {
+	err := unix.PivotRoot(dir, old)
+	if errors.Is(err, unix.EINVAL) {
+		if err := unix.Rmdir(old); err != nil {
+			return fmt.Errorf("make the jail: %w", err)
+		}
+		if err := unix.Chroot(dir); err != nil {
+			return fmt.Errorf("enter the jail: %w", err)
+		}
+		return unix.Chdir("/")
+	}
+	if err != nil {
 		return fmt.Errorf("enter the jail: %w", err)
 	}
 	if err := unix.Chdir("/"); err != nil {
@@ -64,7 +102,31 @@ func enterJail(runDir string) error {
 	if err := unix.Rmdir("/old"); err != nil {
 		return fmt.Errorf("let go of the host's files: %w", err)
 	}
-	return unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+	return nil
+}
+
+// notShared makes sure that a mount shows in this thread's namespace only.
+func notShared(dir string) error {
+	b, err := os.ReadFile("/proc/thread-self/mountinfo")
+	if err != nil {
+		return fmt.Errorf("read this thread's mounts: %w", err)
+	}
+	for line := range strings.Lines(string(b)) {
+		// id, parent, device, root, mount point, options, optional fields…, -
+		f := strings.Fields(line)
+		if len(f) < 7 || f[4] != dir {
+			continue
+		}
+		for _, field := range f[6:] {
+			if field == "-" {
+				break
+			}
+			if strings.HasPrefix(field, "shared:") {
+				return fmt.Errorf("the mounts of this chroot are shared with other namespaces: make them private (mount --make-rprivate) before starting sandboxes in it")
+			}
+		}
+	}
+	return nil
 }
 
 // jailPrograms shows a directory of programs read-only, or repeats the link that

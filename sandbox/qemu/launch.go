@@ -105,7 +105,11 @@ func (d *Driver) own(cmd *exec.Cmd, runDir string, started, ended chan<- error) 
 	runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
 	cmd.SysProcAttr = d.attributes()
 	if os.Geteuid() == 0 {
-		if err := enterJail(runDir); err != nil {
+		switch err := enterJail(runDir); {
+		case errors.Is(err, errNoNamespaces):
+			d.warnOnce.Do(func() { d.log.Warn("QEMU runs without namespaces of its own", "reason", err) })
+			cmd.SysProcAttr.Cloneflags = 0
+		case err != nil:
 			started <- err
 			return
 		}

@@ -48,6 +48,7 @@ type Driver struct {
 	probing sync.Mutex
 	probed  *driver.ProbeResult
 
+	warnOnce    sync.Once
 	versionOnce sync.Once
 	versionText string
 	versionErr  error

@@ -29,6 +29,9 @@ type bench struct {
 	template *driver.Template
 }
 
+// opened is the bench once somebody has asked for it.
+var opened *bench
+
 var shared = sync.OnceValues(func() (*bench, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 15*time.Minute)
 	defer cancel()
@@ -41,6 +44,7 @@ var shared = sync.OnceValues(func() (*bench, error) {
 		return nil, err
 	}
 	b := &bench{dir: dir}
+	opened = b
 	binary := filepath.Join(dir, "ambit-guest")
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "ambit.dev/ambit/cmd/ambit-guest")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -72,9 +76,11 @@ func sharedBench(t testing.TB) *bench {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if b, err := shared(); err == nil {
-		_ = b.template.Close()
-		_ = os.RemoveAll(b.dir)
+	if opened != nil {
+		if opened.template != nil {
+			_ = opened.template.Close()
+		}
+		_ = os.RemoveAll(opened.dir)
 	}
 	if code == 0 {
 		if err := goleak.Find(); err != nil {
