@@ -100,7 +100,7 @@ func Register(e *echo.Echo, d Deps) error {
 	e.GET("/robots.txt", func(c echo.Context) error {
 		return c.String(http.StatusOK, "User-agent: *\nDisallow: /o/\nDisallow: /x/\n")
 	})
-	e.Use(page.Secure, middleware.BodyLimit(bodyLimit), sameOrigin, who.load)
+	e.Use(page.Secure, middleware.GzipWithConfig(middleware.GzipConfig{Skipper: unpressed, MinLength: 1400}), middleware.BodyLimit(bodyLimit), sameOrigin, who.load)
 
 	open := e.Group("")
 	(&account.Handler{Tenants: d.Tenants, Cookies: cookies}).Register(open)
@@ -116,6 +116,13 @@ func Register(e *echo.Echo, d Deps) error {
 	(&finder{tenants: d.Tenants, agents: d.Agents, sessions: d.Sessions, db: d.DB}).register(e.Group("/x", signedIn))
 	registerProject(e.Group("/o/:org/p/:project", signedIn, who.place), d)
 	return nil
+}
+
+// unpressed are the answers that are not compressed: assets are already, a stream must leave at once, and a file of a session is sent as
+// it is. Pages may be: none repeats what a stranger sent beside something secret.
+func unpressed(c echo.Context) bool {
+	path := c.Request().URL.Path
+	return strings.HasPrefix(path, static.Prefix) || strings.HasSuffix(path, "/stream") || strings.HasSuffix(path, "/files/content")
 }
 
 // registerProject adds the pages about one project.

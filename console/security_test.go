@@ -30,10 +30,10 @@ func TestNothingOfAnotherOrganisationCanBeSeen(t *testing.T) {
 	w.client(t, &ada)
 	signIns, err := w.tenants.ListSignIns(t.Context(), ada.User.ID)
 	require.NoError(t, err)
-	theirs := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": string(key.ID), ":sign_in": string(signIns[0].ID), ":id": string(session), ":slug": "x"}
+	theirs := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": string(key.ID), ":sign_in": string(signIns[0].ID), ":id": string(session), ":slug": "x", ":seq": "1"}
 	never := map[string]string{
 		":agent": string(id.New[id.Agent]()), ":session": string(id.New[id.Session]()), ":key": string(id.New[id.Key]()), ":sign_in": string(id.New[id.SignIn]()),
-		":id": string(id.New[id.Session]()), ":slug": "y",
+		":id": string(id.New[id.Session]()), ":slug": "y", ":seq": "1",
 	}
 	client := w.client(t, &eve)
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }

@@ -150,3 +150,18 @@ func stepsOf(t testing.TB, w *world, a account, sid id.Session) []journal.Step {
 	require.NoError(t, err)
 	return steps
 }
+
+func TestTheRawJournalOpensAnEventOnDemand(t *testing.T) {
+	w := newWorld(t)
+	ada := w.account(t, "ada@example.com", "Ada")
+	sid := w.recorded(t, ada, w.agent(t, ada, "analyst", ""))
+	tab := browser.Start(t).Open(t)
+	tab.See(t, browser.AllLooks[0])
+	signIn(t, w, tab, ada)
+	tab.Visit(t, w.URL+ada.path+"/sessions/"+string(sid)+"?view=journal")
+	tab.Click(t, "#j2 summary")
+	tab.Until(t, `document.querySelector("#j2 .json")?.innerText.includes("user.message")`)
+	w.append(t, ada, sid, journal.Of(journal.UserMessage{Content: journal.Text("one more")}))
+	tab.Until(t, `[...document.querySelectorAll("#journal > details")].some(d => d.innerText.includes("one more"))`)
+	require.Empty(t, tab.Noted())
+}

@@ -44,6 +44,7 @@ func (h *Handler) Register(g *echo.Group) {
 	g.GET("/sessions", h.list, read)
 	g.GET("/sessions/:session", h.show, read)
 	g.GET("/sessions/:session/stream", h.stream, read)
+	g.GET("/sessions/:session/events/:seq", h.event, read)
 	g.GET("/sessions/:session/files/content", h.download, read)
 	g.POST("/sessions/:session/messages", h.send, write)
 	g.POST("/sessions/:session/interrupt", h.interrupt, write)
@@ -134,8 +135,8 @@ func (h *Handler) show(c echo.Context) error {
 		Options: q.options(base), Views: q.views(base), Killing: c.QueryParam("kill") != "",
 	}
 	if v.Journal {
-		if v.Rows, err = journalRows(events); err != nil {
-			return err
+		for _, e := range events {
+			v.Rows = append(v.Rows, newJournalRow(base, e))
 		}
 	}
 	if first > 0 {
@@ -164,15 +165,32 @@ func (q query) options(base string) transcript.Options {
 	}}
 }
 
-func journalRows(events []journal.Event) ([]journalRow, error) {
-	rows := make([]journalRow, len(events))
-	for i, e := range events {
-		var err error
-		if rows[i], err = newJournalRow(e); err != nil {
-			return nil, err
-		}
+// event is one event of the journal, whole.
+func (h *Handler) event(c echo.Context) error {
+	s, err := h.sessionOf(c)
+	if err != nil {
+		return err
 	}
-	return rows, nil
+	seq, err := strconv.ParseInt(c.Param("seq"), 10, 64)
+	if err != nil || seq < 1 {
+		return fault.NotFound()
+	}
+	found, err := h.Sessions.Events(c.Request().Context(), s.Org, s.ID, journal.EventFilter{After: seq - 1, Limit: 1})
+	if err != nil {
+		return err
+	}
+	if len(found) == 0 || found[0].Seq != seq {
+		return fault.NotFound()
+	}
+	raw, err := found[0].MarshalJSON()
+	if err != nil {
+		return err
+	}
+	if c.Request().Header.Get("HX-Request") == "" {
+		return c.JSONBlob(200, raw)
+	}
+	p := page.PlaceOf(c)
+	return page.Render(c, 200, eventJSON(newJournalRow(p.Path("sessions", string(s.ID)), found[0]), string(raw)))
 }
 
 // send gives the session a message.

@@ -156,10 +156,7 @@ func (l *live) patch(ctx context.Context, events []journal.Event) error {
 	var body bytes.Buffer
 	if l.asJournal {
 		for _, e := range events {
-			row, err := newJournalRow(e)
-			if err != nil {
-				return err
-			}
+			row := newJournalRow(l.place.Path("sessions", string(l.session.ID)), e)
 			if err := l.partial(&body, "#journal", "beforeend", journalItem(row)); err != nil {
 				return err
 			}

@@ -122,23 +122,20 @@ type journalRow struct {
 	Type string
 	Gist string
 	At   time.Time
-	JSON string
+	// Href gives the whole event, which is loaded when the row is opened: a page of them all would be megabytes.
+	Href string
 }
 
 func (r journalRow) DOM() string { return "j" + strconv.FormatInt(r.Seq, 10) }
 
-func newJournalRow(e journal.Event) (journalRow, error) {
-	raw, err := e.MarshalJSON()
-	if err != nil {
-		return journalRow{}, err
-	}
-	r := journalRow{Seq: e.Seq, Type: e.Type, At: e.CreatedAt, JSON: string(raw)}
+func newJournalRow(base string, e journal.Event) journalRow {
+	r := journalRow{Seq: e.Seq, Type: e.Type, At: e.CreatedAt, Href: base + "/events/" + strconv.FormatInt(e.Seq, 10)}
 	gist := []rune(string(e.Payload))
 	if len(gist) > 120 {
 		gist = append(gist[:120], '…')
 	}
 	r.Gist = string(gist)
-	return r, nil
+	return r
 }
 
 // file is an entry of the working directory.
