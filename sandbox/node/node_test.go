@@ -33,7 +33,9 @@ func template(t *testing.T) *driver.Template {
 	}
 	handles, err := driver.HandlesFromFiles(files)
 	require.NoError(t, err)
-	return &driver.Template{Manifest: driver.Manifest{Key: "a-key", MemoryMiB: 256}, Handles: handles}
+	tpl := &driver.Template{Manifest: driver.Manifest{Key: "a-key", MemoryMiB: 256}, Handles: handles}
+	t.Cleanup(func() { _ = tpl.Close() })
+	return tpl
 }
 
 // serveHandover runs the service's side of the handover for one state.
@@ -62,6 +64,7 @@ func serveHandover(t *testing.T, state *templates) (socket string) {
 }
 
 func TestATemplateIsHandedOverOnceItIsReady(t *testing.T) {
+	tpl := template(t) // before the server, and so closed after it
 	state := &templates{changed: make(chan struct{})}
 	socket := serveHandover(t, state)
 	info, err := os.Stat(socket)
@@ -80,8 +83,6 @@ func TestATemplateIsHandedOverOnceItIsReady(t *testing.T) {
 	<-phases
 	state.update(func(r *bridge.NodeReport) { r.Phase = "boot" })
 	require.Equal(t, "boot", <-phases)
-	tpl := template(t)
-	defer tpl.Close() //nolint:errcheck // a test
 	state.mu.Lock()
 	state.ready = tpl
 	state.mu.Unlock()
@@ -111,7 +112,6 @@ func TestAnUnknownEnvironmentIsRefusedAndAnAbsentServiceWaitedFor(t *testing.T) 
 
 func TestGarbageOnTheHandoverSocketEndsOnlyItsConnection(t *testing.T) {
 	state := &templates{changed: make(chan struct{}), ready: template(t)}
-	defer state.close()
 	socket := serveHandover(t, state)
 	for _, garbage := range []string{"", "{", "null", `{"environment":7}`} {
 		c, err := net.Dial(network, socket) //nolint:noctx // a test
