@@ -155,8 +155,9 @@ const (
 	Stderr Stream = 2
 )
 
-// Chunk is a piece of a command's output, in the order in which the guest read
-// it. Data is only valid until the next call of Next.
+// Chunk is a piece of a command's output. Within a stream the order is the
+// command's; between the two it is that in which the guest read them. Data is
+// only valid until the next call of Next.
 type Chunk struct {
 	Stream Stream
 	Data   []byte
