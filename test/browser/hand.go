@@ -114,3 +114,53 @@ func (tab *Tab) Clipboard(t testing.TB) string {
 	require.NoError(t, err)
 	return text
 }
+
+// Chord presses keys while Control is held.
+func (tab *Tab) Chord(t testing.TB, keys string) {
+	t.Helper()
+	tab.within(t, "press Control and "+keys, chromedp.KeyEvent(keys, chromedp.KeyModifiers(chromedp.ModifierCtrl)))
+}
+
+const nameOfFocused = `(() => {
+	const plain = (s) => (s ?? "").replace(/\s+/g, " ").trim();
+	const e = document.activeElement;
+	if (!e || e === document.body) return "";
+	return plain(e.getAttribute("aria-label")) || plain(e.labels?.[0]?.innerText) || plain(e.innerText) || plain(e.title);
+})()`
+
+// Focused is the name of what has the focus, as a screen reader would say it.
+func (tab *Tab) Focused(t testing.TB) string {
+	t.Helper()
+	name, err := chromedp.Run(tab.Ctx, chromedp.Evaluate[string](nameOfFocused))
+	require.NoError(t, err)
+	return name
+}
+
+// TabTo presses Tab until what bears the name has the focus, and requires on the way that each stop can be seen to have it.
+func (tab *Tab) TabTo(t testing.TB, name string) {
+	t.Helper()
+	var passed []string
+	for range 120 {
+		now := tab.Focused(t)
+		if now == name {
+			return
+		}
+		passed = append(passed, now)
+		tab.Press(t, "\t")
+		seen, err := chromedp.Run(tab.Ctx, chromedp.Evaluate[bool](focusIsSeen))
+		require.NoError(t, err)
+		require.True(t, seen, "nothing shows that %q has the focus", tab.Focused(t))
+	}
+	t.Fatalf("Tab does not lead to %q at %s; it led to %q", name, tab.Path(t), passed)
+}
+
+// focusIsSeen: an outline or a shadow, on the element or on what wraps it. The page's own end takes no focus.
+const focusIsSeen = `(() => {
+	const e = document.activeElement;
+	if (!e || e === document.body) return true;
+	for (let at = e, n = 0; at && n < 2; at = at.parentElement, n++) {
+		const s = getComputedStyle(at);
+		if ((s.outlineStyle !== "none" && parseFloat(s.outlineWidth) > 0) || (at === e && s.boxShadow !== "none")) return true;
+	}
+	return false;
+})()`
