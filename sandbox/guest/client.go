@@ -77,6 +77,9 @@ func (c *Client) open(ctx context.Context, operation Op, body any) (*call, error
 	if err != nil {
 		return nil, fmt.Errorf("encode guest request: %w", err)
 	}
+	if len(raw) > MaxFrame-frameSpare {
+		return nil, Errorf(CodeTooLarge, "the request has %d bytes; at most %d fit", len(raw), MaxFrame-frameSpare)
+	}
 	stream, err := c.mux.OpenStream()
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrDisconnected, err)

@@ -36,6 +36,9 @@ const dataChunk = 32 << 10
 
 const frameHeader = 5
 
+// frameSpare is what a request's envelope may take of its frame.
+const frameSpare = 1 << 10
+
 // errFrame marks what can only come from a peer that does not speak this protocol.
 var errFrame = errors.New("malformed frame")
 

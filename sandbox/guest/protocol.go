@@ -308,7 +308,8 @@ type ListRequest struct {
 	Limit int `json:"limit,omitempty"`
 }
 
-// ListResult is a page of entries.
+// ListResult is a page of entries. A page with long names may be shorter than
+// the limit; More alone tells whether it is the last.
 type ListResult struct {
 	Entries []Entry `json:"entries"`
 	More    bool    `json:"more"`

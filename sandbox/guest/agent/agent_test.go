@@ -302,6 +302,60 @@ func TestWalkOrder(t *testing.T) {
 	}
 }
 
+func TestNamesThatAreHardToList(t *testing.T) {
+	r := newRig(t)
+	want := 0
+	for i := range 300 { // longer together than a frame
+		name := fmt.Sprintf("%03d", i) + strings.Repeat("\x01", 240)
+		require.NoError(t, os.WriteFile(filepath.Join(r.work, name), nil, 0o600))
+		want++
+	}
+	for _, name := range []string{"bad\xff", "bad\xfe", "bad\xffdir/x", "bae"} {
+		require.NoError(t, os.MkdirAll(filepath.Dir(filepath.Join(r.work, name)), 0o700))
+		require.NoError(t, os.WriteFile(filepath.Join(r.work, name), nil, 0o600))
+	}
+	for _, limit := range []int{0, 2, 3} {
+		seen := map[string]bool{}
+		after, pages := "", 0
+		for {
+			page, err := r.client.List(r.ctx, guest.ListRequest{Recursive: true, Limit: limit, After: after})
+			require.NoError(t, err)
+			for _, e := range page.Entries {
+				seen[e.Path] = true
+				after = e.Path
+			}
+			if pages++; !page.More {
+				break
+			}
+			require.Less(t, pages, 400, "the cursor moves on")
+		}
+		require.Equal(t, want+4, len(seen)) // "bad\ufffd" stands for two
+	}
+}
+
+func TestManyAtOnce(t *testing.T) {
+	r := newRig(t)
+	errs := make(chan error, 40)
+	for i := range cap(errs) {
+		go func() {
+			res, err := r.client.Run(r.ctx, guest.ExecRequest{EffectKey: fmt.Sprintf("eff_at_once_%d", i), Epoch: 1, Script: "exit 7"}, nil, nil)
+			if err == nil && res.ExitCode != 7 {
+				err = fmt.Errorf("exit code %d", res.ExitCode)
+			}
+			errs <- err
+		}()
+	}
+	for range cap(errs) {
+		require.NoError(t, <-errs)
+	}
+}
+
+func TestRequestsThatAreTooLong(t *testing.T) {
+	r := newRig(t)
+	_, err := r.client.Exec(r.ctx, guest.ExecRequest{EffectKey: "eff_long", Epoch: 1, Script: strings.Repeat("x", guest.MaxFrame)})
+	require.True(t, guest.IsCode(err, guest.CodeTooLarge), err)
+}
+
 func TestLocal(t *testing.T) {
 	s := &Server{cfg: Config{WorkDir: guest.WorkDir}}
 	for in, want := range map[string]string{

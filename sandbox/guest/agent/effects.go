@@ -26,6 +26,7 @@ const (
 // effect is one command, from its start until the sandbox ends.
 type effect struct {
 	key     string
+	serial  int    // of all commands of this sandbox; names its cgroup and files
 	digest  string // of the request, without its epoch
 	limit   int64  // output limit of the request
 	started time.Time
@@ -84,7 +85,7 @@ func (t *effects) claim(req guest.ExecRequest) (e *effect, fresh bool, err error
 		return nil, false, guest.Errorf(guest.CodeTooMany, "%d commands are running already", t.running)
 	}
 	t.serial++
-	e = &effect{key: req.EffectKey, digest: digest, limit: req.OutputLimit, started: time.Now(), ready: make(chan struct{}), done: make(chan struct{})}
+	e = &effect{key: req.EffectKey, serial: t.serial, digest: digest, limit: req.OutputLimit, started: time.Now(), ready: make(chan struct{}), done: make(chan struct{})}
 	t.byKey[req.EffectKey] = e
 	t.order = append(t.order, e)
 	t.running++

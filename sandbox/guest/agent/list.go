@@ -13,6 +13,9 @@ import (
 	"ambit.dev/ambit/sandbox/guest"
 )
 
+// maxListBytes keeps a page within one frame, however long its names are.
+const maxListBytes = guest.MaxFrame - 64<<10
+
 // errStop ends a walk early.
 var errStop = errors.New("stop")
 
@@ -28,12 +31,12 @@ func (s *Server) walk(dir string, recursive bool, after string, visit func(rel s
 	if err != nil {
 		return err
 	}
-	slices.Sort(names)
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(legible(a), legible(b)), cmp.Compare(a, b)) })
 	for _, name := range names {
 		rel := path.Join(dir, name)
-		before := comparePaths(rel, after)
-		within := strings.HasPrefix(after, rel+"/")
-		if after != "" && before <= 0 && !within && rel != after {
+		before := comparePaths(legible(rel), after)
+		within := strings.HasPrefix(after, legible(rel)+"/")
+		if after != "" && before < 0 && !within {
 			continue
 		}
 		fi, err := s.root.Lstat(rel)
@@ -58,6 +61,10 @@ func (s *Server) walk(dir string, recursive bool, after string, visit func(rel s
 	return nil
 }
 
+// legible is a name as JSON can carry it. Names that are no UTF-8 are listed so,
+// and sorted so, or a cursor made from one would never be passed.
+func legible(name string) string { return strings.ToValidUTF8(name, "\uFFFD") }
+
 // comparePaths orders paths component by component.
 func comparePaths(a, b string) int {
 	return slices.CompareFunc(strings.Split(a, "/"), strings.Split(b, "/"), cmp.Compare[string])
@@ -81,12 +88,16 @@ func (s *Server) list(_ *exchange, req guest.ListRequest) (any, error) {
 		}
 	}
 	res := guest.ListResult{Entries: []guest.Entry{}}
+	size := 0
 	err = s.walk(rel, req.Recursive, after, func(p string, fi fs.FileInfo) error {
-		if len(res.Entries) == req.Limit {
+		e := entryOf(legible(p), fi, legible(s.linkTarget(p, fi)))
+		// A byte of a name takes up to six in JSON.
+		size += 6*(len(e.Path)+len(e.Target)) + 256
+		if len(res.Entries) == req.Limit || (len(res.Entries) > 0 && size > maxListBytes) {
 			res.More = true
 			return errStop
 		}
-		res.Entries = append(res.Entries, entryOf(p, fi, s.linkTarget(p, fi)))
+		res.Entries = append(res.Entries, e)
 		return nil
 	})
 	if err != nil && !errors.Is(err, errStop) {

@@ -28,10 +28,8 @@ const (
 // launch starts a claimed effect. On an error nothing runs; a program that does
 // not exist is no error but a result, as in a shell.
 func (s *Server) launch(e *effect, req guest.ExecRequest) error {
-	s.effects.mu.Lock()
-	name := fmt.Sprintf("c%d", s.effects.serial)
-	s.effects.mu.Unlock()
-	spool, err := newSpool(filepath.Join(s.cfg.StateDir, name+"-"+strconv.FormatInt(time.Now().UnixNano(), 36)), req.KeepLimit)
+	name := fmt.Sprintf("c%d", e.serial)
+	spool, err := newSpool(filepath.Join(s.cfg.StateDir, name), req.KeepLimit)
 	if err != nil {
 		return err
 	}
