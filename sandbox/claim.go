@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -48,7 +47,6 @@ type Sandbox struct {
 
 	s       *Service
 	address string
-	touched atomic.Int64 // when its use was last noted, in Unix nanoseconds
 }
 
 // tries is how often Acquire takes another machine when one turns out broken.
@@ -172,7 +170,6 @@ func (s *Service) enter(ctx context.Context, in AcquireInput, row sandboxdb.Sand
 		ID: row.ID, Org: row.OrgID, Session: row.SessionID, Epoch: in.Epoch, Node: row.NodeID, Driver: row.Driver,
 		s: s, address: row.Address,
 	}
-	b.touched.Store(time.Now().UnixNano())
 	if row.State != "pending" {
 		return b, s.reenter(ctx, in, b, row)
 	}

@@ -95,7 +95,7 @@ func (e *Effect) EffectKey() string { return e.grant.EffectKey }
 // refusal, and then nothing was run.
 func (e *Effect) Exec(ctx context.Context, spec ExecSpec, out Output) (*ExecResult, error) {
 	b := e.b
-	defer b.touch(ctx)
+	defer b.using(ctx)()
 	req := guest.ExecRequest{
 		EffectKey: e.grant.EffectKey, Epoch: e.grant.Epoch, Argv: spec.Argv, Script: spec.Script, Cwd: spec.Cwd, Env: spec.Env,
 		Stdin: spec.Stdin, TimeLimit: spec.TimeLimit, OutputLimit: spec.OutputLimit, KeepLimit: spec.KeepLimit,
@@ -115,7 +115,7 @@ func (e *Effect) Exec(ctx context.Context, spec ExecSpec, out Output) (*ExecResu
 // It starts nothing and so needs no admission. guest.CodeEffectUnknown when this
 // machine never ran it.
 func (b *Sandbox) Attach(ctx context.Context, effectKey string, out Output) (*ExecResult, error) {
-	defer b.touch(ctx)
+	defer b.using(ctx)()
 	var seen int64
 	res, err := b.attach(ctx, effectKey, &seen, out)
 	if !errors.Is(err, guest.ErrDisconnected) {
@@ -246,17 +246,19 @@ func staleToFenced(err error) error {
 	return err
 }
 
-// touchEvery is how exactly the use of a machine is noted. Its claim notes it
-// too, and so do the reports of its allocation while something runs.
-const touchEvery = 5 * time.Second
-
-// touch notes that the machine is in use. A failure costs at most an early reap.
-func (b *Sandbox) touch(ctx context.Context) {
-	now, last := time.Now().UnixNano(), b.touched.Load()
-	if now-last < int64(touchEvery) || !b.touched.CompareAndSwap(last, now) {
-		return
+// using notes, beside the operation and not before it, that the machine is in
+// use, and again at its end when it took a while. The times decide when a machine
+// is idle and whether its loss cost anything.
+func (b *Sandbox) using(ctx context.Context) (done func()) {
+	began := time.Now()
+	ctx = context.WithoutCancel(ctx)
+	note := func() { b.s.touch(ctx, b.Org, b.ID) }
+	b.s.errand(note)
+	return func() {
+		if time.Since(began) > time.Second {
+			b.s.errand(note)
+		}
 	}
-	b.s.touch(ctx, b.Org, b.ID)
 }
 
 func (s *Service) touch(ctx context.Context, org id.Org, sandboxID id.Sandbox) {

@@ -99,15 +99,20 @@ func (s *Service) end(ctx context.Context, org id.Org, sandboxID id.Sandbox, rea
 	return true, nil
 }
 
+// usedLag is how far the noted time of a machine's last use may lie behind:
+// while a command runs, its allocation reports every five seconds.
+const usedLag = 7 * time.Second
+
 // lostSince tells from when on work was lost: not at all when it was saved for
-// its end, or when nothing was done after the last save.
+// its end, or when nothing can have been done after the last save. In doubt it
+// says that something was lost.
 func lostSince(row sandboxdb.Sandbox, saved *Archive) *time.Time {
 	switch {
 	case saved != nil || row.StartedAt == nil:
 		return nil
 	case row.LastSavedAt == nil:
 		return row.StartedAt
-	case row.UsedAt.After(*row.LastSavedAt):
+	case row.UsedAt.Add(usedLag).After(*row.LastSavedAt):
 		return row.LastSavedAt
 	default:
 		return nil
