@@ -131,8 +131,14 @@ func (f *follow) wait(ctx context.Context, out *httpx.EventStream, notices <-cha
 	}
 }
 
-// read gets the session's head and the events after the last one that was delivered.
+// readTimeLimit bounds one look at the journal.
+const readTimeLimit = 15 * time.Second
+
+// read gets the session's head and the events after the last one that was delivered. A client that leaves meanwhile does not cut it short:
+// a query that is cancelled costs its connection to the database, and clients leave all the time.
 func (f *follow) read(ctx context.Context) (head journal.Session, batch []journal.Event, err error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeLimit)
+	defer cancel()
 	err = f.api.cfg.DB.InTx(ctx, f.org, func(tx pgx.Tx) error {
 		// The head first: an event that comes between the two reads makes the head look older, never the events.
 		if head, err = journal.Get(ctx, tx, f.org, f.session); err != nil {
@@ -255,11 +261,15 @@ func (c *call) await(session id.Session, wait time.Duration, done func(journal.S
 	ctx := c.r.Context()
 	notices, unsubscribe := c.api.cfg.Listener.Subscribe(journal.Channel, string(session))
 	defer unsubscribe()
-	get := func(ctx context.Context, tx pgx.Tx) (err error) {
-		s, err = journal.Get(ctx, tx, c.who.Org, session)
-		return err
+	get := func() error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), readTimeLimit)
+		defer cancel()
+		return c.api.cfg.DB.InTx(ctx, c.who.Org, func(tx pgx.Tx) (err error) {
+			s, err = journal.Get(ctx, tx, c.who.Org, session)
+			return err
+		})
 	}
-	if err := c.inTx(get); err != nil || wait <= 0 || done(s) {
+	if err := get(); err != nil || wait <= 0 || done(s) {
 		return s, err
 	}
 	leave, err := c.api.open.enter(c.who.ID)
@@ -284,7 +294,7 @@ func (c *call) await(session id.Session, wait time.Duration, done func(journal.S
 		case <-notices:
 		case <-poll.C:
 		}
-		if err := c.inTx(get); err != nil || done(s) {
+		if err := get(); err != nil || done(s) {
 			return s, err
 		}
 	}
