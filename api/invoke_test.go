@@ -316,6 +316,16 @@ func TestPagesOfSessionsAndTheirCursors(t *testing.T) {
 	require.Contains(t, res.raw, string(session))
 }
 
+func TestTimesFilterToTheMicrosecond(t *testing.T) {
+	tn := newRig(t).newTenant("Ada")
+	session, _ := tn.newSession("")
+	at, _ := tn.ask("GET", "/v1/sessions/"+string(session), "").field(t, "created_at").(string)
+	for op, there := range map[string]bool{"gt": false, "gte": true, "lt": false, "lte": true} {
+		res := tn.ask("GET", "/v1/sessions?created_at["+op+"]="+at, "")
+		require.Equal(t, there, strings.Contains(res.raw, string(session)), "%s %s: %s", op, at, res.raw)
+	}
+}
+
 func TestWaitingTellsWhenTheProcessStops(t *testing.T) {
 	tn := newRig(t).newTenant("Ada")
 	session, _ := tn.newSession("")

@@ -98,13 +98,13 @@ func (a *API) listSessions(ctx context.Context, tx pgx.Tx, in listSessionsIn) (P
 	return out, nil
 }
 
-// after and before are inclusive and exclusive, as the journal's filter has them; times here are exact to the microsecond.
+// after and before are both exclusive, as the journal's filter has them; times here are exact to the microsecond.
 func (r TimeRange) after() *time.Time {
-	if r.After != nil {
-		t := r.After.Add(time.Microsecond)
+	if r.From != nil {
+		t := r.From.Add(-time.Microsecond)
 		return &t
 	}
-	return r.From
+	return r.After
 }
 
 func (r TimeRange) before() *time.Time {
