@@ -102,6 +102,7 @@ func (c *Config) check() []string {
 	within("AMBIT_WARM_SANDBOXES", c.WarmSandboxes, 0, 100)
 	within("AMBIT_MAX_SANDBOXES", c.MaxSandboxes, 1, 10000)
 	within("AMBIT_WORKER_CONCURRENCY", c.WorkerConcurrency, 1, 10000)
+	within("AMBIT_RATE_LIMIT", c.RateLimit, 1, 1_000_000)
 	if c.StarterCredit < 0 {
 		wrong("AMBIT_STARTER_CREDIT", "must not be negative")
 	}

@@ -48,6 +48,7 @@ type Config struct {
 	SandboxDriver     SandboxDriver `env:"AMBIT_SANDBOX_DRIVER" envDefault:"auto" doc:"What runs sandboxes: auto (the best that boots here) or qemu."`
 	WorkerConcurrency int           `env:"AMBIT_WORKER_CONCURRENCY" envDefault:"64" doc:"Most sessions that one worker advances at a time (1 to 10000)."`
 
+	RateLimit     int         `env:"AMBIT_RATE_LIMIT" envDefault:"600" doc:"Most API requests a minute of one key at one process (1 to 1000000)."`
 	StarterCredit money.Nanos `env:"AMBIT_STARTER_CREDIT" envDefault:"5.00" doc:"Credit that a new organisation begins with, in US dollars with two to nine decimals."`
 
 	PricesFile string `env:"AMBIT_PRICES_FILE" doc:"Path of a JSON file with prices beside the built-in table: for models of your own, and for what others charge you differently."`

@@ -21,6 +21,7 @@ import (
 	"ambit.dev/ambit/internal/config"
 	"ambit.dev/ambit/internal/httpx"
 	"ambit.dev/ambit/internal/idempotency"
+	"ambit.dev/ambit/internal/ratelimit"
 	"ambit.dev/ambit/observability"
 	"ambit.dev/ambit/scheduler"
 )
@@ -107,6 +108,7 @@ func (s *Server) surfaces() (http.Handler, error) {
 	surface := api.New(api.Config{
 		BaseURL: string(s.Config.PublicURL), Log: s.Log, Clock: s.Clock, DB: s.DB, Listener: s.Listener, Idempotency: s.Idempotency,
 		Domains: api.Domains{Tenants: s.Tenants, Agents: s.Agents, Sessions: s.Sessions, Models: s.Models, Prices: s.Gate.Prices(), Sandboxes: s.Sandboxes},
+		Rate:    ratelimit.Policy{Name: api.DefaultRate.Name, Quota: s.Config.RateLimit, Window: api.DefaultRate.Window},
 		Metrics: metrics, Drain: s.drain, Checks: checks,
 		Prometheus: promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}),
 		ErrorPage:  http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { pages.ServeHTTP(w, r) }),
