@@ -37,6 +37,9 @@ const task = "Write a small program, run it, and look at what it left behind.\n\
 	"```bash\nuname -sr; python3 primes.py | tee result.txt\n```\n\n" +
 	"```read_file path=result.txt\n```\n"
 
+// answer is what the session must have found out, in its sandbox.
+const answer = "168 primes below 1000; the largest is 997"
+
 // Command is the hidden "demonstrate", which ambit up runs once.
 func Command() *cobra.Command {
 	return &cobra.Command{
@@ -155,6 +158,9 @@ func (c *caller) demonstrate(ctx context.Context) (invoked, error) {
 	}
 	if result.StopReason == nil || result.StopReason.Type != "end_turn" {
 		return result, fmt.Errorf("the demonstration session %s is %s instead of finished", result.Session, result.Status)
+	}
+	if !strings.Contains(result.text(), answer) {
+		return result, fmt.Errorf("the demonstration session %s did not do its work; it said: %s", result.Session, result.text())
 	}
 	return result, nil
 }
