@@ -90,7 +90,7 @@ func testClones(t *testing.T, s Subject) {
 		require.Less(t, skew(), 500*time.Millisecond)
 		require.NoError(t, b.machine.Pause(b.ctx))
 		require.NoError(t, b.machine.Pause(b.ctx), "pausing twice is no error")
-		time.Sleep(1500 * time.Millisecond) // time passes for the host alone
+		<-time.After(1500 * time.Millisecond) // time passes for the host alone
 		require.NoError(t, b.machine.Resume(b.ctx))
 		require.NoError(t, b.machine.Resume(b.ctx))
 		require.NoError(t, b.client.SetClock(b.ctx))
@@ -100,7 +100,7 @@ func testClones(t *testing.T, s Subject) {
 		m := s.start(t, true)
 		before, err := m.Metrics(t.Context())
 		require.NoError(t, err)
-		time.Sleep(300 * time.Millisecond) // long enough to be seen in its CPU time
+		<-time.After(300 * time.Millisecond) // long enough to be seen in its CPU time
 		after, err := m.Metrics(t.Context())
 		require.NoError(t, err)
 		require.LessOrEqual(t, after.CPU-before.CPU, 50*time.Millisecond)

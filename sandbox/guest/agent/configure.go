@@ -134,12 +134,11 @@ func cString(b []int8) string {
 
 // shutdown answers first and ends the machine after, so that the client hears
 // that it was heard.
-func (s *Server) shutdown(_ *exchange, _ struct{}) (any, error) {
-	go func() {
+func (s *Server) shutdown(x *exchange, _ struct{}) (any, error) {
+	x.after = func() {
 		s.killAll()
-		time.Sleep(20 * time.Millisecond) // let the answer leave
 		s.cfg.PowerOff()
-	}()
+	}
 	return struct{}{}, nil
 }
 

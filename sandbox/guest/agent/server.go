@@ -123,6 +123,8 @@ type exchange struct {
 	ctx context.Context //nolint:containedctx // ends when the client goes away
 	w   io.Writer
 	fr  *guest.FrameReader
+	// after, when an operation sets it, runs once its answer has been sent.
+	after func()
 }
 
 // handler runs an operation. What it returns becomes the result frame; an error
@@ -193,6 +195,9 @@ func (s *Server) serveStream(stream *yamux.Stream) {
 		return
 	}
 	_ = guest.WriteJSON(stream, guest.FrameResult, out)
+	if x.after != nil {
+		x.after()
+	}
 }
 
 // dispatch runs a request. A panic in an operation is a bug of ours and must
