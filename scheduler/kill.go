@@ -50,7 +50,12 @@ func (s *Service) Kill(ctx context.Context, tx pgx.Tx, org id.Org, session id.Se
 		return KillReceipt{}, err
 	}
 	if l.StopReason != nil && l.StopReason.Type == journal.StopKilled {
-		return readKillReceipt(ctx, tx, org, session)
+		r, err := readKillReceipt(ctx, tx, org, session)
+		if err == nil && r.Signature == "" && s.clock.Now().Sub(r.RequestedAt) > finishWithin {
+			// Whoever killed it died before it was done.
+			postgres.AfterCommit(tx, func() { s.finishKills.Go(func() { s.finishKill(context.WithoutCancel(ctx), org, r) }) })
+		}
+		return r, err
 	}
 	if l.Status == journal.Terminated {
 		return KillReceipt{}, fault.New(fault.Conflict, "session_terminated", "The session has ended already.")
@@ -121,16 +126,26 @@ func (s *Service) FinishKill(ctx context.Context, org id.Org, session id.Session
 	}
 }
 
-// finishKill ends the sandbox and completes the receipt. If this process dies first, a repeated kill request finds the receipt incomplete
-// and the sandbox service's own reconciliation ends the sandbox, as its session is terminated.
+// finishWithin bounds the end of a killed session's sandbox and the completion of its receipt.
+const finishWithin = 30 * time.Second
+
+// finishKill ends the sandbox and completes the receipt. If this process dies first, the sandbox service's own passes end the sandbox, as
+// its session is terminated, and asking for the kill once more completes the receipt.
 func (s *Service) finishKill(ctx context.Context, org id.Org, r KillReceipt) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, finishWithin)
 	defer cancel()
 	gone := &sandbox.Gone{At: s.clock.Now(), By: "control plane", Detail: "the session had no sandbox"}
 	if s.sandboxes != nil {
 		got, err := s.sandboxes.Kill(ctx, org, r.Session, "killed")
 		if err != nil {
 			s.log.ErrorContext(ctx, "could not end the sandbox of a killed session", "session", r.Session, "error", err)
+			return
+		}
+		if got == nil { // it was ended before, or there was none
+			got, err = s.sandboxes.LastGone(ctx, org, r.Session)
+		}
+		if err != nil {
+			s.log.ErrorContext(ctx, "the sandbox of a killed session is not proved to be gone", "session", r.Session, "error", err)
 			return
 		}
 		if got != nil {
