@@ -247,6 +247,7 @@ const sealPatience = 20 * time.Second
 // caller's epoch.
 func (s *Service) reenter(ctx context.Context, in AcquireInput, b *Sandbox, row sandboxdb.Sandbox) error {
 	deadline := time.Now().Add(sealPatience)
+	broken := 0
 	for {
 		var status bridge.Status
 		err := b.control(ctx, bridge.UsePing, in.Epoch, nil, &status)
@@ -254,6 +255,15 @@ func (s *Service) reenter(ctx context.Context, in AcquireInput, b *Sandbox, row 
 		case errors.Is(err, errGone):
 			s.abandon(ctx, row, "unreachable", err)
 			return err
+		case errors.Is(err, guest.ErrDisconnected):
+			// It may just be dying, or be served by too many at this moment.
+			if broken++; broken > 10 {
+				s.abandon(ctx, row, "unreachable", err)
+				return fmt.Errorf("%w: %w", errGone, err)
+			}
+			if err := s.clock.Sleep(ctx, 100*time.Millisecond); err != nil {
+				return err
+			}
 		case err != nil:
 			return err
 		case status.Sealed && time.Now().After(deadline):

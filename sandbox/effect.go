@@ -100,14 +100,11 @@ func (e *Effect) Exec(ctx context.Context, spec ExecSpec, out Output) (*ExecResu
 		EffectKey: e.grant.EffectKey, Epoch: e.grant.Epoch, Argv: spec.Argv, Script: spec.Script, Cwd: spec.Cwd, Env: spec.Env,
 		Stdin: spec.Stdin, TimeLimit: spec.TimeLimit, OutputLimit: spec.OutputLimit, KeepLimit: spec.KeepLimit,
 	}
-	var seen int64
-	res, err := b.watch(ctx, bridge.UseExec, e.grant.EffectKey, &seen, out, func(c *guest.Client) (*guest.Command, error) {
+	// Asking again under the same key attaches to what the first request began,
+	// if it arrived.
+	return b.persist(ctx, bridge.UseExec, e.grant.EffectKey, out, func(c *guest.Client) (*guest.Command, error) {
 		return c.Exec(ctx, req)
 	})
-	if !errors.Is(err, guest.ErrDisconnected) {
-		return res, err
-	}
-	return b.reattach(ctx, e.grant.EffectKey, seen, out, err)
 }
 
 // Attach attaches to a command that this session started before, possibly by a
@@ -116,39 +113,28 @@ func (e *Effect) Exec(ctx context.Context, spec ExecSpec, out Output) (*ExecResu
 // machine never ran it.
 func (b *Sandbox) Attach(ctx context.Context, effectKey string, out Output) (*ExecResult, error) {
 	defer b.using(ctx)()
-	var seen int64
-	res, err := b.attach(ctx, effectKey, &seen, out)
-	if !errors.Is(err, guest.ErrDisconnected) {
-		return res, err
-	}
-	return b.reattach(ctx, effectKey, seen, out, err)
-}
-
-func (b *Sandbox) attach(ctx context.Context, effectKey string, seen *int64, out Output) (*ExecResult, error) {
-	return b.watch(ctx, bridge.UseAttach, effectKey, seen, out, func(c *guest.Client) (*guest.Command, error) {
+	return b.persist(ctx, bridge.UseAttach, effectKey, out, func(c *guest.Client) (*guest.Command, error) {
 		return c.Attach(ctx, guest.AttachRequest{EffectKey: effectKey, Epoch: b.Epoch})
 	})
 }
 
-// reattach comes back to a command after its connection broke. The machine may
-// be gone, which the first attempt to reach it tells.
-func (b *Sandbox) reattach(ctx context.Context, effectKey string, seen int64, out Output, broke error) (*ExecResult, error) {
-	const attempts = 4
+// persist watches a command to its end, and comes back to it when the connection
+// breaks. ErrLost when it cannot.
+func (b *Sandbox) persist(
+	ctx context.Context, use bridge.Use, effectKey string, out Output, begin func(*guest.Client) (*guest.Command, error),
+) (*ExecResult, error) {
+	const attempts = 5
+	var seen int64
+	var broke error
 	for i := range attempts {
 		if err := b.s.clock.Sleep(ctx, time.Duration(i*i)*50*time.Millisecond); err != nil {
 			return nil, err
 		}
-		res, err := b.attach(ctx, effectKey, &seen, out)
-		switch {
-		case errors.Is(err, guest.ErrDisconnected):
-			broke = err
-		case guest.IsCode(err, guest.CodeEffectUnknown):
-			// The request never reached the guest, but nobody can know what
-			// became of it on the way: it may still arrive.
-			return nil, ErrLost.Because(broke)
-		default:
+		res, err := b.watch(ctx, use, effectKey, &seen, out, begin)
+		if !errors.Is(err, guest.ErrDisconnected) {
 			return res, err
 		}
+		broke = err
 	}
 	return nil, ErrLost.Because(broke)
 }
@@ -228,11 +214,10 @@ func (b *Sandbox) dial(ctx context.Context, use bridge.Use, epoch int64, effectK
 // ErrLost: the caller cannot know whether it was done.
 func (b *Sandbox) withGuest(ctx context.Context, use bridge.Use, epoch int64, effectKey string, do func(*guest.Client) error) error {
 	client, err := b.dial(ctx, use, epoch, effectKey)
-	if err != nil {
-		return err
+	if err == nil {
+		err = do(client)
+		_ = client.Close() // nothing is under way any more
 	}
-	defer client.Close() //nolint:errcheck // nothing is under way any more
-	err = do(client)
 	if errors.Is(err, guest.ErrDisconnected) {
 		return ErrLost.Because(err)
 	}

@@ -44,6 +44,7 @@ import (
 	"ambit.dev/ambit/sandbox"
 	"ambit.dev/ambit/sandbox/bridge"
 	"ambit.dev/ambit/sandbox/guest"
+	"ambit.dev/ambit/sandbox/node"
 )
 
 func TestMain(m *testing.M) {
@@ -493,6 +494,9 @@ func (r *rig) requireNothingLeft() {
 	for _, e := range r.endings() {
 		require.Empty(r.t, machines(e.Sandbox))
 	}
+	// What a killed allocation left is the sweep's, which the node service does
+	// every few seconds and at its start.
+	require.NoError(r.t, node.Sweep(r.runRoot, r.log))
 	entries, err := os.ReadDir(r.runRoot)
 	require.NoError(r.t, err)
 	for _, e := range entries {

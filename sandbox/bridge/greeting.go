@@ -122,7 +122,7 @@ func greet(conn *lineConn, token string, body any) (reply, error) {
 	}
 	line, err := conn.line()
 	if err != nil {
-		return rep, fmt.Errorf("read a sandbox's answer: %w", err)
+		return rep, fmt.Errorf("%w before the sandbox answered: %w", guest.ErrDisconnected, err)
 	}
 	if err := json.Unmarshal(line, &rep); err != nil {
 		return rep, fmt.Errorf("read a sandbox's answer: %w", err)
@@ -134,17 +134,25 @@ func greet(conn *lineConn, token string, body any) (reply, error) {
 }
 
 // DialGuest opens a connection to the guest behind an allocation. The token
-// bounds what may be done on it. ctx bounds the opening only.
+// bounds what may be done on it. ctx bounds the opening only. ErrUnreachable and
+// guest.ErrDisconnected mean that nothing was begun.
 func DialGuest(ctx context.Context, address, token string) (*guest.Client, error) {
 	conn, _, err := dial(ctx, address, token, nil)
 	if err != nil {
 		return nil, err
 	}
 	client, err := guest.Dial(ctx, conn)
-	if err != nil {
+	var refused *guest.Error
+	switch {
+	case err == nil:
+		return client, nil
+	case ctx.Err() != nil:
+		return nil, context.Cause(ctx)
+	case errors.As(err, &refused):
 		return nil, fmt.Errorf("reach the guest: %w", err)
+	default:
+		return nil, fmt.Errorf("%w while reaching the guest: %w", guest.ErrDisconnected, err)
 	}
-	return client, nil
 }
 
 // Control asks the allocation itself for something and reads its answer into

@@ -38,7 +38,7 @@ type ServiceConfig struct {
 
 const (
 	reportEvery = 5 * time.Second
-	sweepEvery  = 30 * time.Second
+	sweepEvery  = 5 * time.Second
 )
 
 // RunService runs the node service until ctx ends. The template is prepared
