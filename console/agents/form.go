@@ -85,8 +85,10 @@ func (f form) definition() (journal.Definition, ui.Problems) {
 		name, label, text string
 		to                *int64
 	}{
-		{"max_output", "Longest answer", f.MaxOutput, &d.MaxTokens}, {"max_tokens", "Tokens", f.MaxTokens, &d.Limits.MaxTokens},
-		{"max_steps", "Steps", f.MaxSteps, &d.Limits.MaxSteps}, {"max_wall", "Time", f.MaxWall, &d.Limits.MaxWallSeconds},
+		{"max_output", "Longest answer", f.MaxOutput, &d.MaxTokens},
+		{"max_tokens", "Tokens", f.MaxTokens, &d.Limits.MaxTokens},
+		{"max_steps", "Steps", f.MaxSteps, &d.Limits.MaxSteps},
+		{"max_wall", "Time", f.MaxWall, &d.Limits.MaxWallSeconds},
 	} {
 		if one.text == "" {
 			continue

@@ -12,8 +12,18 @@ import (
 var at = time.Date(2026, 11, 20, 13, 44, 19, 0, time.UTC)
 
 var swatches = []struct{ Name, Variable string }{
-	{"page", "--page"}, {"panel", "--panel"}, {"selected", "--selected"}, {"text", "--text"}, {"text 2", "--text-2"}, {"text 3", "--text-3"},
-	{"link, focus", "--link"}, {"control border", "--control"}, {"hairline", "--hairline"}, {"danger", "--danger"}, {"diff add", "--add"}, {"diff del", "--del"},
+	{"page", "--page"},
+	{"panel", "--panel"},
+	{"selected", "--selected"},
+	{"text", "--text"},
+	{"text 2", "--text-2"},
+	{"text 3", "--text-3"},
+	{"link, focus", "--link"},
+	{"control border", "--control"},
+	{"hairline", "--hairline"},
+	{"danger", "--danger"},
+	{"diff add", "--add"},
+	{"diff del", "--del"},
 }
 
 var statuses = []ui.SessionState{
@@ -54,10 +64,14 @@ func after(ms int) time.Time { return at.Add(time.Duration(ms) * time.Millisecon
 func sampleTrace() ui.WaterfallProps {
 	return ui.WaterfallProps{Spans: []ui.Span{
 		{ID: "a1", Name: "invoke_agent analyst", Kind: "agent", Start: after(0), End: after(8420), Cost: nanos(4_310_000), Href: "#span-a1"},
-		{ID: "b1", Name: "chat", Model: "ambit/scripted", Kind: "model", Depth: 1, Start: after(60), End: after(1900), Href: "#span-b1", Current: true,
-			Parts: []ui.Part{{Kind: "gate", Start: after(60), End: after(110)}}},
-		{ID: "b2", Name: "execute_tool bash", Kind: "tool", Depth: 1, Start: after(1910), End: after(4300), Href: "#span-b2",
-			Parts: []ui.Part{{Kind: "gate", Start: after(1910), End: after(1950)}, {Kind: "queue", Start: after(1950), End: after(2300)}, {Kind: "sandbox", Start: after(2300), End: after(4300)}}},
+		{
+			ID: "b1", Name: "chat", Model: "ambit/scripted", Kind: "model", Depth: 1, Start: after(60), End: after(1900), Href: "#span-b1", Current: true,
+			Parts: []ui.Part{{Kind: "gate", Start: after(60), End: after(110)}},
+		},
+		{
+			ID: "b2", Name: "execute_tool bash", Kind: "tool", Depth: 1, Start: after(1910), End: after(4300), Href: "#span-b2",
+			Parts: []ui.Part{{Kind: "gate", Start: after(1910), End: after(1950)}, {Kind: "queue", Start: after(1950), End: after(2300)}, {Kind: "sandbox", Start: after(2300), End: after(4300)}},
+		},
 		{ID: "c1", Name: "exec python3 report.py", Kind: "sandbox", Depth: 2, Start: after(2310), End: after(4290), Href: "#span-c1"},
 		{ID: "b3", Name: "execute_tool read_file", Kind: "tool", Depth: 1, Start: after(4310), End: after(4316), Failed: true, Href: "#span-b3"},
 		{ID: "b4", Name: "chat", Model: "a-model-with-a-very-long-name-2026-11-20-preview", Kind: "model", Depth: 1, Start: after(4330), End: after(8400), Running: true, Href: "#span-b4"},

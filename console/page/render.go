@@ -86,7 +86,7 @@ func Redirect(c echo.Context, to string) error {
 
 // Flash leaves a sentence for the next page to show once.
 func Flash(c echo.Context, text string) {
-	c.SetCookie(&http.Cookie{
+	c.SetCookie(&http.Cookie{ //nolint:gosec // Secure wherever the console is reached over TLS; it holds a sentence and no secret
 		Name: flashCookie, Value: url.QueryEscape(text), Path: "/", MaxAge: 60, HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: c.IsTLS(),
 	})
 }
@@ -96,7 +96,7 @@ func takeFlash(c echo.Context) string {
 	if text == "" {
 		return ""
 	}
-	c.SetCookie(&http.Cookie{Name: flashCookie, Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: c.IsTLS()})
+	c.SetCookie(&http.Cookie{Name: flashCookie, Path: "/", MaxAge: -1, HttpOnly: true, SameSite: http.SameSiteLaxMode, Secure: c.IsTLS()}) //nolint:gosec // as above
 	if len(text) > 300 {
 		return ""
 	}

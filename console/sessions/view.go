@@ -64,8 +64,9 @@ func speaker(a journal.Actor) string {
 		return "an API key"
 	case "agent":
 		return "another agent"
+	default:
+		return "Ambit"
 	}
-	return "Ambit"
 }
 
 // newHead maps a session to its head. held is what is reserved for it now; open names the step under way, if any.
@@ -99,6 +100,7 @@ func waits(s journal.Session, open *transcript.Entry) string {
 		return "Runs " + open.Name
 	case journal.Terminated:
 		return "Takes no more input"
+	case journal.Idle:
 	}
 	if s.StopReason == nil {
 		return ""

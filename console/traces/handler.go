@@ -194,7 +194,6 @@ func (h *Handler) fill(c echo.Context, v *showView, s journal.Session) error {
 		return nil
 	}
 	v.Summary = newRow(p, summary)
-	v.Behind = s.LastSeq - int64(summary.LastSeq)
 	at := observability.TracePage{Limit: spansPage}
 	if raw := c.QueryParam("after"); raw != "" {
 		cursor, err := observability.ParseSpanCursor(raw)

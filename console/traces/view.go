@@ -1,6 +1,7 @@
 package traces
 
 import (
+	"math"
 	"net/url"
 	"sort"
 	"strconv"
@@ -72,15 +73,18 @@ var periods = []struct {
 func newRow(p page.Place, t observability.TraceSummary) row {
 	r := row{
 		Href: p.Path("traces", t.SessionID), Agent: t.AgentName, Session: t.SessionID, Started: t.StartTime, Took: t.EndTime.Sub(t.StartTime),
-		Spans: int64(t.Spans), Errors: int64(t.Errors), Denied: int64(t.Denied), Tokens: int64(t.InputTokens + t.OutputTokens), Cost: money.Nanos(t.CostNanos),
+		Spans: count(t.Spans), Errors: count(t.Errors), Denied: count(t.Denied), Tokens: count(t.InputTokens + t.OutputTokens), Cost: money.Nanos(t.CostNanos),
 		Models: strings.Join(t.Models, ", "), HasTrouble: t.Errors+t.Denied > 0,
-		Calls: ui.Plural(int64(t.ModelCalls), "model call", "model calls") + ", " + ui.Plural(int64(t.ToolCalls), "tool call", "tool calls"),
+		Calls: ui.Plural(count(t.ModelCalls), "model call", "model calls") + ", " + ui.Plural(count(t.ToolCalls), "tool call", "tool calls"),
 	}
 	if t.AgentVersion > 0 {
 		r.Agent += "@" + strconv.Itoa(int(t.AgentVersion))
 	}
 	return r
 }
+
+// count is a counter of ClickHouse, which has them unsigned.
+func count(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
 
 // spanView is the inspector.
 type spanView struct {
@@ -113,7 +117,6 @@ type showView struct {
 	Retry   string
 	More    string
 	Facts   []ui.Fact
-	Behind  int64
 }
 
 var operations = map[string]string{
@@ -206,8 +209,8 @@ func newSpan(p page.Place, s observability.SpanDetail, total money.Nanos, zoom s
 	name, _ := trim(s.SpanSummary)
 	v := &spanView{
 		ID: s.SpanID, Name: name, Error: s.ErrorMessage, Reasons: s.DecisionReasons, Zoom: href(s.SpanID, s.SpanID), Whole: href(s.SpanID, ""), IsZoomed: zoom == s.SpanID,
-		Input:  ui.CodeProps{ID: "span-input", Text: s.Input, Size: int64(s.InputBytes)},
-		Output: ui.CodeProps{ID: "span-output", Text: s.Output, Size: int64(s.OutputBytes)},
+		Input:  ui.CodeProps{ID: "span-input", Text: s.Input, Size: count(s.InputBytes)},
+		Output: ui.CodeProps{ID: "span-output", Text: s.Output, Size: count(s.OutputBytes)},
 	}
 	if !s.InputTruncated {
 		v.Input.Size = 0
@@ -288,6 +291,6 @@ func spanFacts(s observability.SpanDetail, total money.Nanos) []ui.Fact {
 
 // tokens counts each token once: a span's input count includes the cached ones.
 func tokens(s observability.SpanSummary) ui.TokenCounts {
-	in := int64(s.InputTokens) - int64(s.CacheReadTokens) - int64(s.CacheWriteTokens)
-	return ui.TokenCounts{Input: max(in, 0), CacheRead: int64(s.CacheReadTokens), CacheWrite: int64(s.CacheWriteTokens), Output: int64(s.OutputTokens)}
+	in := count(s.InputTokens) - count(s.CacheReadTokens) - count(s.CacheWriteTokens)
+	return ui.TokenCounts{Input: max(in, 0), CacheRead: count(s.CacheReadTokens), CacheWrite: count(s.CacheWriteTokens), Output: count(s.OutputTokens)}
 }

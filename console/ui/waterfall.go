@@ -123,8 +123,8 @@ func ticks(from, to time.Time) []tick {
 	total := to.Sub(from)
 	step := time.Duration(1)
 	for _, base := range []time.Duration{time.Microsecond, 10 * time.Microsecond, 100 * time.Microsecond, time.Millisecond, 10 * time.Millisecond, 100 * time.Millisecond, time.Second, 10 * time.Second, time.Minute, 10 * time.Minute, time.Hour, 10 * time.Hour, 100 * time.Hour} {
-		for _, m := range []time.Duration{1, 2, 5} {
-			step = base * m
+		for _, m := range []int64{1, 2, 5} {
+			step = base * time.Duration(m) //nolint:durationcheck // m is a factor, not a time
 			if total/step <= 7 {
 				return ticksBy(step, total)
 			}
