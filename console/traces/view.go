@@ -94,6 +94,7 @@ type spanView struct {
 	Facts     []ui.Fact
 	Error     string
 	Reasons   []string
+	Denied    bool
 	Input     ui.CodeProps
 	Output    ui.CodeProps
 	Attrs     []ui.Fact
@@ -224,7 +225,7 @@ func newSpan(p page.Place, s observability.SpanDetail, total money.Nanos, zoom s
 	}
 	switch {
 	case s.Decision == journal.Denied:
-		v.Status = ui.Step("denied")
+		v.Status, v.Denied = ui.Step("denied"), true
 	case s.Status == string(journal.SpanOK):
 		v.Status = ui.Step(journal.Succeeded)
 	case s.Status == string(journal.SpanError):

@@ -314,7 +314,7 @@ func (p *Projection) session(ev journal.Event) (*Entry, error) {
 		return p.noted(ev, err, "settings", "Limits changed", "by "+p.speaker(m.By))
 	case "sandbox.started":
 		m, err := journal.Decode[journal.SandboxStarted](ev)
-		text := m.Driver + " on " + m.Node
+		text := m.Driver + " on node " + nodeName(m.Node)
 		if m.Restored != "" {
 			text += ", working directory restored"
 		}
@@ -354,13 +354,24 @@ func (p *Projection) stopped(ev journal.Event, s ui.Status, why *journal.StopRea
 	e := p.note(ev, s.Icon, "", why.Reason)
 	e.Status = &s
 	if why.Error != nil {
-		e.Problem = why.Error.Message
 		e.Tone = "failed"
+		// The error has mostly been told a line above; it is not told twice.
+		if n := len(p.Entries); n < 2 || p.Entries[n-2].Text != why.Error.Message {
+			e.Problem = why.Error.Message
+		}
 	}
 	if s.Tone == ui.ToneNeeds {
 		e.Tone = "waiting"
 	}
 	return e
+}
+
+// nodeName is the beginning of a node's id, by which it can be told from the others; a name is left as it is.
+func nodeName(node string) string {
+	if head, _, ok := strings.Cut(node, "-"); ok && len(node) == 36 {
+		return head
+	}
+	return node
 }
 
 // StateOf is a session's status and stop reason in the form that the console's projection to words takes.

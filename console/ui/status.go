@@ -1,6 +1,9 @@
 package ui
 
-import "time"
+import (
+	"strings"
+	"time"
+)
 
 // Tone is the family of a status's colour.
 type Tone string
@@ -47,6 +50,23 @@ var limitWords = map[string]string{
 	"cost": "price ceiling", "tokens": "token limit", "steps": "step limit", "wall_time": "time limit", "depth": "depth limit",
 }
 
+// failureWords say in words what the codes of the usual failures mean.
+var failureWords = map[string]string{
+	"provider_failed": "the provider failed", "provider_timeout": "the provider took too long", "no_capacity": "no sandbox was free",
+	"price_unknown": "no price is known", "insufficient_funds": "not enough credit", "internal": "an error of Ambit's own",
+}
+
+// failureReason is a sentence as it is, or a code in words.
+func failureReason(detail string) string {
+	if words, ok := failureWords[detail]; ok {
+		return words
+	}
+	if !strings.Contains(detail, " ") {
+		return strings.ReplaceAll(detail, "_", " ")
+	}
+	return detail
+}
+
 // Session projects a session's status and stop reason into the words that people see. It is the only place that does so.
 func Session(s SessionState) Status {
 	switch s.Status {
@@ -81,7 +101,7 @@ func idle(s SessionState) Status {
 	case "refusal":
 		return Status{Tone: ToneFailed, Icon: "barred", Word: "Refused", Reason: firstOf(s.Detail, "the model declined")}
 	case "retries_exhausted":
-		return Status{Tone: ToneFailed, Icon: "octagon", Word: "Failed", Reason: firstOf(s.Detail, "retries used up")}
+		return Status{Tone: ToneFailed, Icon: "octagon", Word: "Failed", Reason: firstOf(failureReason(s.Detail), "retries used up")}
 	}
 	return Status{Tone: ToneStopped, Icon: "square", Word: "Idle", Reason: s.StopReason}
 }
@@ -106,13 +126,13 @@ func terminated(s SessionState) Status {
 	case "killed":
 		return Status{Tone: ToneStopped, Icon: "square", Word: "Stopped", Reason: "killed"}
 	case "failed":
-		return Status{Tone: ToneFailed, Icon: "octagon", Word: "Failed", Reason: s.Detail}
+		return Status{Tone: ToneFailed, Icon: "octagon", Word: "Failed", Reason: failureReason(s.Detail)}
 	case "archived":
 		return Status{Tone: ToneStopped, Icon: "square", Word: "Archived"}
 	case "expired":
 		return Status{Tone: ToneStopped, Icon: "clock", Word: "Expired"}
 	case "quarantined":
-		return Status{Tone: ToneFailed, Icon: "shield", Word: "Quarantined", Reason: s.Detail}
+		return Status{Tone: ToneFailed, Icon: "shield", Word: "Quarantined", Reason: failureReason(s.Detail)}
 	}
 	return Status{Tone: ToneStopped, Icon: "square", Word: "Stopped", Reason: s.StopReason}
 }

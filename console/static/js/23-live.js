@@ -111,5 +111,7 @@
   addEventListener("scroll", seen, { passive: true });
   pane?.addEventListener("scroll", seen, { passive: true });
   // A page about something at work opens at its end, unless the address names a place in it.
-  if (list && !location.hash && !new URLSearchParams(location.search).has("step")) toEnd();
+  const picked = document.querySelector("[data-follow] [data-row][aria-current=true]");
+  if (picked) picked.scrollIntoView({ block: "center" });
+  else if (list && !location.hash && !new URLSearchParams(location.search).has("step")) toEnd();
 })();
