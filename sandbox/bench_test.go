@@ -31,7 +31,7 @@ func report(b *testing.B, what string, took []time.Duration) {
 func BenchmarkClaim(b *testing.B) {
 	r := newRig(b, warm(2), most(6))
 	tn := r.tenant()
-	var claim, exec, both []time.Duration
+	var claim, exec, second, both []time.Duration
 	for b.Loop() {
 		b.StopTimer()
 		r.awaitWarm(2)
@@ -51,12 +51,18 @@ func BenchmarkClaim(b *testing.B) {
 		require.Zero(b, res.ExitCode)
 		claim, exec, both = append(claim, claimed), append(exec, took), append(both, claimed+took)
 		b.StopTimer()
+		e = tn.begin(sb, "eff-2-"+string(session))
+		began = time.Now()
+		_, err = e.Exec(b.Context(), sandbox.ExecSpec{Script: "true"}, nil)
+		require.NoError(b, err)
+		second = append(second, time.Since(began))
 		_, err = r.service.Kill(b.Context(), tn.org, session, sandbox.ReasonKilled)
 		require.NoError(b, err)
 		b.StartTimer()
 	}
 	report(b, "claim", claim)
 	report(b, "exec", exec)
+	report(b, "second-exec", second)
 	report(b, "claim+exec", both)
 }
 
