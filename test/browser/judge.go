@@ -56,7 +56,7 @@ func (tab *Tab) JudgeHere(t *testing.T, name string, l Look) {
 	defer cancel()
 	_, err := chromedp.Run(ctx, chromedp.Evaluate[bool]("document.fonts.ready.then(() => true)", chromedp.EvalAwaitPromise))
 	require.NoError(t, err)
-	keep(ctx, t, name+"-"+l.Name())
+	tab.keep(ctx, t, name, l)
 
 	sideways, err := chromedp.Run(ctx, chromedp.Evaluate[float64]("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 	require.NoError(t, err)
@@ -75,16 +75,24 @@ func (tab *Tab) JudgeHere(t *testing.T, name string, l Look) {
 
 const findWidest = `[...document.body.querySelectorAll("*")].filter(e => e.getBoundingClientRect().right > document.documentElement.clientWidth + 1).slice(0, 4).map(e => e.tagName + "." + e.className + " " + Math.round(e.getBoundingClientRect().right)).join(", ")`
 
-func keep(ctx context.Context, t *testing.T, name string) {
+func (tab *Tab) keep(ctx context.Context, t *testing.T, name string, l Look) {
 	t.Helper()
 	if *screenshots == "" {
 		return
 	}
 	require.NoError(t, os.MkdirAll(*screenshots, 0o755))
-	beyond := true
-	shot, err := chromedp.Call(ctx, page.CaptureScreenshot, page.CaptureScreenshotParams{Format: page.CaptureScreenshotFormatPng, CaptureBeyondViewport: &beyond})
+	// The window is made as high as the page, so that what sticks to its edges is in its place on the picture.
+	height, err := chromedp.Run(ctx, chromedp.Evaluate[int64]("document.documentElement.scrollHeight"))
 	require.NoError(t, err)
-	require.NoError(t, os.WriteFile(filepath.Join(*screenshots, name+".png"), shot.Data, 0o644))
+	if height > l.Height {
+		tall := l
+		tall.Height = min(height, 12_000)
+		tab.See(t, tall)
+		defer tab.See(t, l)
+	}
+	shot, err := chromedp.Call(ctx, page.CaptureScreenshot, page.CaptureScreenshotParams{Format: page.CaptureScreenshotFormatPng})
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(*screenshots, name+"-"+l.Name()+".png"), shot.Data, 0o644))
 }
 
 type violation struct {

@@ -16,7 +16,7 @@ func (s *stories) interruptAndKill(t *testing.T) {
 		ID string `json:"id"`
 	}
 	require.Equal(t, http.StatusCreated, p.Call(http.MethodPost, "/v1/agents", map[string]any{"name": "sleeper", "model": "ambit/scripted", "tools": []string{"bash"}}, &agent))
-	id := invoke(t, p.Account, agent.ID, long)
+	id := invoke(t, p.Account, agent.ID, "Wait for the tide", long)
 
 	p.Visit(t, p.path("sessions", id))
 	p.UntilSays(t, "#session-head", "Runs bash")
@@ -34,7 +34,7 @@ func (s *stories) interruptAndKill(t *testing.T) {
 	p.UntilSays(t, "#session-head", "Runs bash")
 	p.Choose(t, "Kill", "#session-head")
 	p.UntilSays(t, "#kill-dialog h2", "Kill this session?")
-	require.Contains(t, p.Text(t, "#kill-dialog"), "Session of sleeper", "the dialog names what it ends")
+	require.Contains(t, p.Text(t, "#kill-dialog"), "Wait for the tide", "the dialog names what it ends")
 	p.Write(t, "Reason", "it sleeps too long")
 	p.Choose(t, "Kill session", "#kill-dialog")
 	p.UntilSays(t, "#kill-dialog", "Killed.")
@@ -58,7 +58,7 @@ func (s *stories) interruptAndKill(t *testing.T) {
 	require.Equal(t, charged, end.Cost.Charged)
 	require.Zero(t, end.Cost.Held)
 	p.Visit(t, p.path("sessions")+"?group=ended")
-	require.Contains(t, p.Text(t, "main"), "Session of sleeper")
+	require.Contains(t, p.Text(t, "main"), "Wait for the tide")
 	require.Contains(t, p.Text(t, "main"), "killed", "an ended session says why, also in the list")
 	quiet(t, p.Tab)
 }

@@ -13,22 +13,22 @@ import (
 func (s *stories) everyPage(t *testing.T) {
 	p, fresh := s.person(t, "katherine"), s.person(t, "empty")
 	w := works(t, p.Account)
-	require.Equal(t, http.StatusOK, p.Call(http.MethodPatch, "/v1/agents/"+w.Agent, map[string]any{"system": "You are a careful analyst.\nSay which file a figure comes from.\nNever guess."}, nil))
-	failed := invoke(t, p.Account, w.Agent, "Divide.\n\n```bash\necho 'dividing' >&2; exit 3\n```\n\n```fail kind=bad_request\n```\n")
+	require.Equal(t, http.StatusOK, p.Call(http.MethodPost, "/v1/agents/"+w.Agent, map[string]any{"system": "You are a careful analyst.\nSay which file a figure comes from.\nNever guess."}, nil))
+	failed := invoke(t, p.Account, w.Agent, "A division by nothing", "Divide.\n\n```bash\necho 'dividing' >&2; exit 3\n```\n\n```fail kind=bad_request\n```\n")
 	settled(t, p.Account, failed)
-	asleep := invoke(t, p.Account, w.Agent, long)
-
-	p.Visit(t, p.path("sessions", w.Session)+"?step="+s.stepOf(t, p, w.Session, "bash"))
+	p.Visit(t, p.path("sessions", w.Session)+"?step="+s.stepOf(t, p, w.Session, "python"))
 	step := p.Path(t)
 	p.Visit(t, p.path("traces", w.Session))
 	spans := waitForSpans(t, p.Tab, 6)
 	span := p.Attribute(t, "#span-"+spans[len(spans)-2].id, "href")
 
+	running := invoke(t, p.Account, w.Agent, "Wait for the tide", "Sleep for a while.\n\n```bash\necho begun; sleep 100; echo done\n```\n")
 	public := s.wide(t)
 	for _, page := range []struct {
 		tab        *browser.Tab
 		name, path string
 	}{
+		{p.Tab, "session-running", p.place() + "/sessions/" + running},
 		{public, "landing", "/"},
 		{public, "sign-up", "/sign-up"},
 		{public, "sign-in", "/sign-in"},
@@ -46,7 +46,6 @@ func (s *stories) everyPage(t *testing.T) {
 		{fresh.Tab, "empty-traces", fresh.place() + "/traces"},
 		{fresh.Tab, "empty-keys", fresh.place() + "/keys?all=1"},
 
-		{p.Tab, "session-running", p.place() + "/sessions/" + asleep},
 		{p.Tab, "overview", p.place()},
 		{p.Tab, "agents", p.place() + "/agents"},
 		{p.Tab, "agent", p.place() + "/agents/" + w.Agent},
@@ -59,7 +58,7 @@ func (s *stories) everyPage(t *testing.T) {
 		{p.Tab, "sessions-filtered", p.place() + "/sessions?group=needs"},
 		{p.Tab, "session", p.place() + "/sessions/" + w.Session},
 		{p.Tab, "session-step", step},
-		{p.Tab, "session-files", p.place() + "/sessions/" + w.Session + "?tab=files&path=notes/today.txt"},
+		{p.Tab, "session-files", p.place() + "/sessions/" + w.Session + "?tab=files&path=data/q3.csv"},
 		{p.Tab, "session-cost", p.place() + "/sessions/" + w.Session + "?tab=cost"},
 		{p.Tab, "session-raw", p.place() + "/sessions/" + w.Session + "?tab=raw"},
 		{p.Tab, "session-journal", p.place() + "/sessions/" + w.Session + "?view=journal"},

@@ -90,10 +90,13 @@ type work struct {
 	Agent, Session, Key string
 }
 
-// script writes a file and reads it back in the microVM.
-const script = "Write a note and count its words.\n\n" +
-	"```write_file path=notes/today.txt\nAn agent works inside its ambit,\nand no further.\n```\n\n" +
-	"```bash\nwc -w notes/today.txt && uname -s\n```\n"
+// script writes a file and works with it in the microVM.
+const script = "Total the third quarter's sales by region, and say which file you used.\n\n" +
+	"```write_file path=data/q3.csv\nday,region,units,amount\n2026-07-02,north,120,24105.00\n2026-07-19,west,96,18240.50\n2026-08-11,south,88,15004.25\n" +
+	"2026-08-30,north,121,24104.75\n2026-09-14,west,71,13636.00\n2026-09-28,south,82,13999.50\n```\n\n" +
+	"```python\nimport csv, collections\ntotals = collections.Counter()\nfor row in csv.DictReader(open(\"data/q3.csv\")):\n" +
+	"    totals[row[\"region\"]] += float(row[\"amount\"])\nfor region, total in totals.most_common():\n    print(f\"{total:10,.2f}  {region}\")\n```\n\n" +
+	"```say\nNorth sold most: **48,209.75**, half again as much as West. The figures are from `data/q3.csv`.\n```\n"
 
 // works gives an account an agent, a session with files and a trace, and a second key, through the API.
 func works(t *testing.T, a *instance.Account) work {
@@ -103,10 +106,10 @@ func works(t *testing.T, a *instance.Account) work {
 	}
 	require.Equal(t, http.StatusCreated, a.Call(http.MethodPost, "/v1/agents", map[string]any{
 		"name": "analyst", "description": "Answers questions about the figures in /data.", "model": "ambit/scripted",
-		"system": "You are a careful analyst.\nSay which file a figure comes from.", "tools": []string{"bash", "write_file", "read_file"},
+		"system": "You are a careful analyst.\nSay which file a figure comes from.", "tools": []string{"bash", "python", "write_file", "read_file"},
 	}, &agent))
 	require.Equal(t, http.StatusCreated, a.Call(http.MethodPost, "/v1/api_keys", map[string]any{"name": "nightly report", "scopes": []string{"sessions:read"}}, &key))
-	w := work{Agent: agent.ID, Key: key.ID, Session: invoke(t, a, agent.ID, script)}
+	w := work{Agent: agent.ID, Key: key.ID, Session: invoke(t, a, agent.ID, "Third quarter's sales by region", script)}
 	require.Equal(t, "end_turn", settled(t, a, w.Session).StopReason.Type)
 	return w
 }
@@ -124,12 +127,14 @@ type session struct {
 }
 
 // invoke starts a session and does not wait for it.
-func invoke(t *testing.T, a *instance.Account, agent, input string) string {
+func invoke(t *testing.T, a *instance.Account, agent, title, input string) string {
 	t.Helper()
 	var made struct {
 		Session string `json:"session_id"`
 	}
-	require.Equal(t, http.StatusAccepted, a.Call(http.MethodPost, "/v1/invoke", map[string]any{"agent": agent, "input": input, "mode": "async"}, &made))
+	require.Equal(t, http.StatusAccepted, a.Call(http.MethodPost, "/v1/invoke", map[string]any{
+		"agent": agent, "title": title, "input": input, "mode": "async", "limits": map[string]any{"max_cost": map[string]string{"amount": "0.50", "currency": "USD"}},
+	}, &made))
 	return made.Session
 }
 

@@ -16,7 +16,7 @@ func (s *stories) stranger(t *testing.T) {
 	owner := s.person(t, "ada")
 	mine := works(t, owner.Account)
 	owner.Visit(t, owner.path("sessions"))
-	require.Contains(t, owner.Text(t, "main"), "analyst", "who owns it sees it")
+	require.Contains(t, owner.Text(t, "main"), "Third quarter's sales", "who owns it sees it")
 
 	tab := s.wide(t)
 	tab.Visit(t, s.URL+"/sign-up")
@@ -33,6 +33,7 @@ func (s *stories) stranger(t *testing.T) {
 		tab.Visit(t, home+list.path)
 		require.Contains(t, tab.Text(t, "main"), list.empty)
 		require.NotContains(t, tab.Text(t, "body"), "analyst")
+		require.NotContains(t, tab.Text(t, "body"), "Third quarter")
 	}
 	tab.Visit(t, home+"/playground")
 	require.NotContains(t, tab.Text(t, "body"), "analyst")
@@ -46,7 +47,7 @@ func (s *stories) stranger(t *testing.T) {
 	for name, pair := range map[string][2]string{
 		"a session":             {home + "/sessions/" + mine.Session, home + "/sessions/" + never(mine.Session)},
 		"a session's stream":    {home + "/sessions/" + mine.Session + "/stream?after_seq=0", home + "/sessions/" + never(mine.Session) + "/stream?after_seq=0"},
-		"a session's file":      {home + "/sessions/" + mine.Session + "/files/content?path=notes/today.txt", home + "/sessions/" + never(mine.Session) + "/files/content?path=notes/today.txt"},
+		"a session's file":      {home + "/sessions/" + mine.Session + "/files/content?path=data/q3.csv", home + "/sessions/" + never(mine.Session) + "/files/content?path=data/q3.csv"},
 		"a trace":               {home + "/traces/" + mine.Session, home + "/traces/" + never(mine.Session)},
 		"an agent":              {home + "/agents/" + mine.Agent, home + "/agents/" + never(mine.Agent)},
 		"an agent's editor":     {home + "/agents/" + mine.Agent + "/edit", home + "/agents/" + never(mine.Agent) + "/edit"},
