@@ -95,7 +95,8 @@ func (e *Effect) EffectKey() string { return e.grant.EffectKey }
 // refusal, and then nothing was run.
 func (e *Effect) Exec(ctx context.Context, spec ExecSpec, out Output) (*ExecResult, error) {
 	b := e.b
-	defer b.using(ctx)()
+	done := b.using(ctx)
+	defer done()
 	req := guest.ExecRequest{
 		EffectKey: e.grant.EffectKey, Epoch: e.grant.Epoch, Argv: spec.Argv, Script: spec.Script, Cwd: spec.Cwd, Env: spec.Env,
 		Stdin: spec.Stdin, TimeLimit: spec.TimeLimit, OutputLimit: spec.OutputLimit, KeepLimit: spec.KeepLimit,
@@ -112,7 +113,8 @@ func (e *Effect) Exec(ctx context.Context, spec ExecSpec, out Output) (*ExecResu
 // It starts nothing and so needs no admission. guest.CodeEffectUnknown when this
 // machine never ran it.
 func (b *Sandbox) Attach(ctx context.Context, effectKey string, out Output) (*ExecResult, error) {
-	defer b.using(ctx)()
+	done := b.using(ctx)
+	defer done()
 	return b.persist(ctx, bridge.UseAttach, effectKey, out, func(c *guest.Client) (*guest.Command, error) {
 		return c.Attach(ctx, guest.AttachRequest{EffectKey: effectKey, Epoch: b.Epoch})
 	})

@@ -12,7 +12,8 @@ import (
 
 // ReadFile reads part of a file for an admitted effect.
 func (e *Effect) ReadFile(ctx context.Context, req guest.ReadRequest) (res *guest.ReadResult, err error) {
-	defer e.b.using(ctx)()
+	done := e.b.using(ctx)
+	defer done()
 	err = e.b.withGuest(ctx, bridge.UseWrite, e.grant.Epoch, "", func(c *guest.Client) error {
 		res, err = c.ReadFile(ctx, req)
 		return err
@@ -23,7 +24,8 @@ func (e *Effect) ReadFile(ctx context.Context, req guest.ReadRequest) (res *gues
 // WriteFile makes or replaces a file for an admitted effect. The request's size
 // and epoch are set here.
 func (e *Effect) WriteFile(ctx context.Context, req guest.WriteRequest, content []byte) (entry *guest.Entry, err error) {
-	defer e.b.using(ctx)()
+	done := e.b.using(ctx)
+	defer done()
 	req.Epoch, req.Size = e.grant.Epoch, int64(len(content))
 	err = e.b.withGuest(ctx, bridge.UseWrite, e.grant.Epoch, "", func(c *guest.Client) error {
 		entry, err = c.WriteFile(ctx, req, bytes.NewReader(content))
@@ -34,7 +36,8 @@ func (e *Effect) WriteFile(ctx context.Context, req guest.WriteRequest, content 
 
 // List lists a directory for an admitted effect.
 func (e *Effect) List(ctx context.Context, req guest.ListRequest) (res *guest.ListResult, err error) {
-	defer e.b.using(ctx)()
+	done := e.b.using(ctx)
+	defer done()
 	err = e.b.withGuest(ctx, bridge.UseWrite, e.grant.Epoch, "", func(c *guest.Client) error {
 		res, err = c.List(ctx, req)
 		return err
@@ -53,7 +56,8 @@ func (e *Effect) Stat(ctx context.Context, path string) (entry *guest.Entry, err
 
 // Remove removes a file or directory for an admitted effect.
 func (e *Effect) Remove(ctx context.Context, path string, recursive bool) error {
-	defer e.b.using(ctx)()
+	done := e.b.using(ctx)
+	defer done()
 	return e.b.withGuest(ctx, bridge.UseWrite, e.grant.Epoch, "", func(c *guest.Client) error {
 		return c.Remove(ctx, guest.RemoveRequest{Path: path, Epoch: e.grant.Epoch, Recursive: recursive})
 	})
