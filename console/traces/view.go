@@ -1,6 +1,7 @@
 package traces
 
 import (
+	"encoding/json"
 	"math"
 	"net/url"
 	"sort"
@@ -88,15 +89,17 @@ func count(n uint64) int64 { return int64(min(n, math.MaxInt64)) }
 
 // spanView is the inspector.
 type spanView struct {
-	ID        string
-	Name      string
-	Status    ui.Status
-	Facts     []ui.Fact
-	Error     string
-	Reasons   []string
-	Denied    bool
-	Input     ui.CodeProps
-	Output    ui.CodeProps
+	ID      string
+	Name    string
+	Status  ui.Status
+	Facts   []ui.Fact
+	Error   string
+	Reasons []string
+	Denied  bool
+	Input   ui.CodeProps
+	Output  ui.CodeProps
+	// Words says that the output is text, to be shown as it is.
+	Words     bool
 	Attrs     []ui.Fact
 	Session   string
 	Zoom      string
@@ -213,6 +216,9 @@ func newSpan(p page.Place, s observability.SpanDetail, total money.Nanos, zoom s
 		Input:  ui.CodeProps{ID: "span-input", Text: s.Input, Size: count(s.InputBytes)},
 		Output: ui.CodeProps{ID: "span-output", Text: s.Output, Size: count(s.OutputBytes)},
 	}
+	if words, ok := wordsOf(s.Output); ok {
+		v.Output.Text, v.Output.Wrapped, v.Words = words, true, true
+	}
 	if !s.InputTruncated {
 		v.Input.Size = 0
 	}
@@ -245,6 +251,22 @@ func newSpan(p page.Place, s observability.SpanDetail, total money.Nanos, zoom s
 		v.Attrs = append(v.Attrs, ui.Fact{Term: n, Text: s.Attributes[n]})
 	}
 	return v
+}
+
+// wordsOf reads content that is nothing but text: that is shown as it was said, not as JSON.
+func wordsOf(content string) (string, bool) {
+	var blocks []map[string]string
+	if err := json.Unmarshal([]byte(content), &blocks); err != nil || len(blocks) == 0 {
+		return "", false
+	}
+	texts := make([]string, len(blocks))
+	for i, b := range blocks {
+		if b["type"] != "text" || len(b) != 2 {
+			return "", false
+		}
+		texts[i] = b["text"]
+	}
+	return strings.Join(texts, "\n"), true
 }
 
 // spanFacts lists what is known of a span. total is the whole trace's cost: the span of the session has none of its own, and a zero
