@@ -2,6 +2,7 @@ package sessions
 
 import (
 	"net/url"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -18,12 +19,14 @@ import (
 
 const pageSize = 50
 
-// groups are the four sorts of session that people ask for, and the statuses and stop reasons that they stand for.
-var groups = []struct {
+// group is a sort of session that people ask for, with the statuses and stop reasons that it stands for.
+type group struct {
 	key, label  string
 	statuses    []string
 	stopReasons []string
-}{
+}
+
+var groups = []group{
 	{"", "All", nil, nil},
 	{"working", "Working", []string{"running", "rescheduling"}, nil},
 	{"needs_you", "Needs you", nil, []string{"requires_action", "budget_reached", "retries_exhausted"}},
@@ -130,6 +133,9 @@ func newRow(p page.Place, s journal.Session) row {
 		Steps: s.Usage.Steps, Spent: s.Charged, Ceiling: s.Limits.MaxCost, LastActive: s.LastActiveAt, Took: s.LastActiveAt.Sub(s.CreatedAt),
 		CanStop: p.CanWrite() && s.AtWork(),
 	}
+	if s.AtWork() {
+		r.Took = time.Since(s.CreatedAt)
+	}
 	r.Kill = r.Href + "?kill=1"
 	return r
 }
@@ -137,6 +143,9 @@ func newRow(p page.Place, s journal.Session) row {
 func (h *Handler) list(c echo.Context) error {
 	ctx, p := c.Request().Context(), page.PlaceOf(c)
 	q := listQuery{Group: c.QueryParam("group"), Status: c.QueryParam("status"), Agent: c.QueryParam("agent"), Since: c.QueryParam("since"), After: c.QueryParam("after")}
+	if !slices.ContainsFunc(groups, func(g group) bool { return g.key == q.Group }) {
+		q.Group = "" // an address that was mistyped shows all, and says so
+	}
 	found, err := h.Sessions.List(ctx, p.Org, q.filter(p, time.Now()))
 	if err != nil {
 		return err

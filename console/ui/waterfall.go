@@ -118,14 +118,14 @@ type tick struct {
 	Label string
 }
 
-// ticks divides the scale at round durations, four to eight times.
+// ticks divides the scale at round durations, two to five times: more would not have room for their labels.
 func ticks(from, to time.Time) []tick {
 	total := to.Sub(from)
 	step := time.Duration(1)
 	for _, base := range []time.Duration{time.Microsecond, 10 * time.Microsecond, 100 * time.Microsecond, time.Millisecond, 10 * time.Millisecond, 100 * time.Millisecond, time.Second, 10 * time.Second, time.Minute, 10 * time.Minute, time.Hour, 10 * time.Hour, 100 * time.Hour} {
 		for _, m := range []int64{1, 2, 5} {
 			step = base * time.Duration(m) //nolint:durationcheck // m is a factor, not a time
-			if total/step <= 7 {
+			if total/step <= 5 {
 				return ticksBy(step, total)
 			}
 		}
