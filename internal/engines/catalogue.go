@@ -84,6 +84,10 @@ var catalogue = map[Name]engine{
 			return onPath(&s.Chromium, "chromium") || onPath(&s.Chromium, "google-chrome")
 		},
 	},
+	Curl: {
+		name: Curl, title: "curl", packages: []string{"curl"}, usesApt: true,
+		find: func(_ context.Context, _ *obtaining, s *Set) bool { return onPath(&s.Curl, "curl") },
+	},
 	Node: nodeEngine(),
 	AIMock: npmEngine(AIMock, "aimock", npmPackage{
 		name: "@copilotkit/aimock", folder: "aimock", version: aimockVersion,

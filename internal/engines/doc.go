@@ -1,7 +1,7 @@
 // Package engines finds, obtains and checks the foreign programs and files that
 // Ambit stands on: Postgres, QEMU, the sandboxes' kernel and root filesystem,
 // the ClickHouse library, Nomad, and what only tests need (Node, a mock of the
-// model providers, axe-core, Chromium, a C compiler for the race detector).
+// model providers, axe-core, Chromium, curl, a C compiler for the race detector).
 //
 // It owns: which version of each, where it is found on a machine that has it,
 // where it is had from, the hash that it must have, its place in the cache, and

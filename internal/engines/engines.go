@@ -30,6 +30,7 @@ const (
 
 	Compiler Name = "compiler" // the race detector links with it
 	Chromium Name = "chromium"
+	Curl     Name = "curl" // the lines that the console shows are pasted into a shell
 	Node     Name = "node"
 	AIMock   Name = "aimock"
 	AxeCore  Name = "axe-core"
@@ -40,7 +41,7 @@ func ForRunning() []Name { return []Name{Postgres, QEMU, Kernel, Rootfs, ClickHo
 
 // ForTesting are the engines and what the tests need besides.
 func ForTesting() []Name {
-	return append(ForRunning(), Compiler, Chromium, Node, AIMock, AxeCore)
+	return append(ForRunning(), Compiler, Chromium, Curl, Node, AIMock, AxeCore)
 }
 
 // Set tells where the engines are. A field is empty unless its engine was asked
@@ -57,6 +58,7 @@ type Set struct {
 
 	Compiler  string // gcc
 	Chromium  string
+	Curl      string
 	Node      string // node ≥ 20.15
 	AIMockDir string // the unpacked npm package @copilotkit/aimock; it needs no other
 	AxeJS     string // axe.min.js

@@ -69,6 +69,9 @@ func examine(ctx context.Context, n Name, s *Set) (version, path string, err err
 	case Node:
 		version, err = firstWords(ctx, s.Node, "--version")
 		return version, s.Node, err
+	case Curl:
+		version, err = firstWords(ctx, s.Curl, "--version")
+		return version, s.Curl, err
 	case Chromium:
 		version, err = firstWords(ctx, s.Chromium, "--version")
 		return version, s.Chromium, err
