@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -11,7 +12,9 @@ import (
 
 // everyPage looks at each page, with content as it is in use and without any, at two widths and in both themes.
 func (s *stories) everyPage(t *testing.T) {
-	p, fresh := s.person(t, "katherine"), s.person(t, "empty")
+	p := s.person(t, "katherine")
+	fresh, home := s.newcomer(t, "dorothy@example.test")
+	home = strings.TrimPrefix(home, s.URL)
 	w := works(t, p.Account)
 	require.Equal(t, http.StatusOK, p.Call(http.MethodPost, "/v1/agents/"+w.Agent, map[string]any{"system": "You are a careful analyst.\nSay which file a figure comes from.\nNever guess."}, nil))
 	failed := invoke(t, p.Account, w.Agent, "A division by nothing", "Divide.\n\n```bash\necho 'dividing' >&2; exit 3\n```\n\n```fail kind=bad_request\n```\n")
@@ -39,12 +42,12 @@ func (s *stories) everyPage(t *testing.T) {
 		{public, "reference", "/docs/api"},
 		{public, "not-found", "/nothing/here"},
 
-		{fresh.Tab, "empty-overview", fresh.place() + "?welcome=1"},
-		{fresh.Tab, "empty-agents", fresh.place() + "/agents"},
-		{fresh.Tab, "empty-playground", fresh.place() + "/playground"},
-		{fresh.Tab, "empty-sessions", fresh.place() + "/sessions"},
-		{fresh.Tab, "empty-traces", fresh.place() + "/traces"},
-		{fresh.Tab, "empty-keys", fresh.place() + "/keys?all=1"},
+		{fresh, "empty-overview", home + "?welcome=1"},
+		{fresh, "empty-agents", home + "/agents"},
+		{fresh, "empty-playground", home + "/playground"},
+		{fresh, "empty-sessions", home + "/sessions"},
+		{fresh, "empty-traces", home + "/traces"},
+		{fresh, "empty-keys", home + "/keys"},
 
 		{p.Tab, "overview", p.place()},
 		{p.Tab, "agents", p.place() + "/agents"},
@@ -55,7 +58,7 @@ func (s *stories) everyPage(t *testing.T) {
 		{p.Tab, "playground", p.place() + "/playground"},
 		{p.Tab, "playground-done", p.place() + "/playground?session=" + w.Session},
 		{p.Tab, "sessions", p.place() + "/sessions"},
-		{p.Tab, "sessions-filtered", p.place() + "/sessions?group=needs"},
+		{p.Tab, "sessions-filtered", p.place() + "/sessions?group=asleep"},
 		{p.Tab, "session", p.place() + "/sessions/" + w.Session},
 		{p.Tab, "session-step", step},
 		{p.Tab, "session-files", p.place() + "/sessions/" + w.Session + "?tab=files&path=data/q3.csv"},

@@ -61,6 +61,19 @@ func (s *stories) person(t *testing.T, name string) *person {
 	return p
 }
 
+// newcomer signs somebody up by the form, and returns the address of the project that was made.
+func (s *stories) newcomer(t *testing.T, email string) (tab *browser.Tab, home string) {
+	t.Helper()
+	tab = s.wide(t)
+	tab.Visit(t, s.URL+"/sign-up")
+	tab.Write(t, "E-mail", email)
+	tab.Write(t, "Password", "quiet rivers under old stones")
+	tab.Choose(t, "Create account", "form")
+	tab.UntilSays(t, "h1", "Welcome to Ambit")
+	path, _, _ := strings.Cut(tab.Path(t), "?")
+	return tab, s.URL + path
+}
+
 // wide opens a tab on a wide screen.
 func (s *stories) wide(t *testing.T) *browser.Tab {
 	t.Helper()

@@ -18,13 +18,7 @@ func (s *stories) stranger(t *testing.T) {
 	owner.Visit(t, owner.path("sessions"))
 	require.Contains(t, owner.Text(t, "main"), "Third quarter's sales", "who owns it sees it")
 
-	tab := s.wide(t)
-	tab.Visit(t, s.URL+"/sign-up")
-	tab.Write(t, "E-mail", "mallory@example.test")
-	tab.Write(t, "Password", "quiet rivers under old stones")
-	tab.Choose(t, "Create account", "form")
-	tab.UntilSays(t, "h1", "Welcome to Ambit")
-	home := s.URL + strings.SplitN(tab.Path(t), "?", 2)[0]
+	tab, home := s.newcomer(t, "mallory@example.test")
 	require.NotEqual(t, owner.path(), home)
 
 	for _, list := range []struct{ path, empty string }{
