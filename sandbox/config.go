@@ -74,6 +74,13 @@ func (c Config) withDefaults() Config {
 
 // Validate says what is wrong with a configuration.
 func (c Config) Validate() error {
+	if err := c.validateOwn(); err != nil {
+		return err
+	}
+	return c.Node.validate()
+}
+
+func (c Config) validateOwn() error {
 	switch {
 	case c.Max < 1:
 		return fmt.Errorf("sandbox: at most %d sandboxes is too few", c.Max)
@@ -84,7 +91,7 @@ func (c Config) Validate() error {
 	case c.NodeToken == "":
 		return errors.New("sandbox: no token for the node services")
 	}
-	return c.Node.validate()
+	return nil
 }
 
 // Options are the parts that a Service stands on.
@@ -94,6 +101,9 @@ type Options struct {
 	Nomad  *nomad.Client
 	Blobs  *blob.Store
 	Signer TokenSigner
+	// Client says that this process only shows and ends machines that workers keep: it needs none of what runs on the nodes, and Start
+	// must not be called.
+	Client bool
 	// Keys are the instance's published keys, handed to each allocation so that
 	// its first token needs no request. May be nil.
 	Keys  func(ctx context.Context) (jose.JSONWebKeySet, error)

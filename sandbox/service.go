@@ -53,12 +53,19 @@ type Service struct {
 func New(o Options) (*Service, error) {
 	o.Config = o.Config.withDefaults()
 	o.Config.Node = o.Config.Node.withDefaults()
-	if err := o.Config.Validate(); err != nil {
-		return nil, err
-	}
-	build, err := o.Config.Node.Build()
-	if err != nil {
-		return nil, err
+	build := ""
+	if o.Client {
+		if err := o.Config.validateOwn(); err != nil {
+			return nil, err
+		}
+	} else {
+		if err := o.Config.Validate(); err != nil {
+			return nil, err
+		}
+		var err error
+		if build, err = o.Config.Node.Build(); err != nil {
+			return nil, err
+		}
 	}
 	if o.Keys == nil {
 		o.Keys = func(context.Context) (jose.JSONWebKeySet, error) { return jose.JSONWebKeySet{}, nil }

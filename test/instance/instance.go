@@ -356,3 +356,27 @@ func tail(path string, n int) string {
 	}
 	return string(b)
 }
+
+// Serve runs a further process of the given role on this instance's engines, as a replica, and returns its URL. It ends with the test.
+func (i *Instance) Serve(role string) string {
+	i.t.Helper()
+	cfg := i.Config
+	cfg.Listen, cfg.NodeListen = freeAddress(i.t), freeAddress(i.t)
+	cfg.PublicURL, cfg.NodeURL = config.Address("http://"+cfg.Listen), config.Address("http://"+cfg.NodeListen)
+	binary := Build(i.t)
+	cfg.NodeBinary, cfg.GuestBinary = filepath.Join(filepath.Dir(binary), "ambit-node"), filepath.Join(filepath.Dir(binary), "ambit-guest")
+	cmd := exec.Command(binary, "serve", "--role", role) //nolint:noctx // ended below
+	cmd.Env = append(os.Environ(), cfg.Environ()...)
+	var log bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &log, &log
+	require.NoError(i.t, cmd.Start())
+	i.t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		if err := cmd.Wait(); err != nil {
+			i.t.Errorf("the %s process did not stop cleanly: %v\n%s", role, err, log.String())
+		}
+	})
+	replica := &Instance{t: i.t, URL: cfg.PublicURL.Reveal()}
+	require.Eventually(i.t, replica.ready, time.Minute, 100*time.Millisecond, "the %s process is not ready", role)
+	return replica.URL
+}

@@ -114,16 +114,16 @@ func unixPath(address string) (string, bool) {
 }
 
 // Open connects to the engines and makes the domains. Nothing works in the background yet.
-func Open(ctx context.Context, cfg config.Config, log *slog.Logger) (*Domains, error) {
+func Open(ctx context.Context, cfg config.Config, role Role, log *slog.Logger) (*Domains, error) {
 	d := &Domains{Config: cfg, Log: log, Clock: clock.System(), Registry: prometheus.NewRegistry()}
-	if err := d.open(ctx); err != nil {
+	if err := d.open(ctx, role); err != nil {
 		d.Close()
 		return nil, err
 	}
 	return d, nil
 }
 
-func (d *Domains) open(ctx context.Context) (err error) {
+func (d *Domains) open(ctx context.Context, role Role) (err error) {
 	if !d.Config.PostgresURL.IsSet() || !d.Config.ClickHouseURL.IsSet() || !d.Config.NomadAddr.IsSet() {
 		return errors.New("serve needs AMBIT_POSTGRES_URL, AMBIT_CLICKHOUSE_URL and AMBIT_NOMAD_ADDR; 'ambit up' starts these engines and sets them")
 	}
@@ -148,7 +148,7 @@ func (d *Domains) open(ctx context.Context) (err error) {
 	if err := d.openModels(); err != nil {
 		return err
 	}
-	if err := d.openSandboxes(); err != nil {
+	if err := d.openSandboxes(!role.worker()); err != nil {
 		return err
 	}
 	d.Previews = scheduler.NewPreviews(d.Config.NodeURL.Reveal(), scheduler.FetchPreviews(http.DefaultClient, d.previewsToken()))

@@ -19,8 +19,9 @@ import (
 	"ambit.dev/ambit/sandbox"
 )
 
-func (d *Domains) openSandboxes() error {
-	client, err := nomad.New(nomad.Config{Address: string(d.Config.NomadAddr), Token: string(d.Config.NomadToken)}, d.Log)
+// openSandboxes makes the sandbox service; a client only shows and ends what workers keep, and needs none of what runs on the nodes.
+func (d *Domains) openSandboxes(client bool) error {
+	cluster, err := nomad.New(nomad.Config{Address: string(d.Config.NomadAddr), Token: string(d.Config.NomadToken)}, d.Log)
 	if err != nil {
 		return err
 	}
@@ -28,16 +29,18 @@ func (d *Domains) openSandboxes() error {
 	if err != nil {
 		return err
 	}
-	node, err := nodeSetup(d.Config)
-	if err != nil {
-		return err
+	var node sandbox.NodeSetup
+	if !client {
+		if node, err = nodeSetup(d.Config); err != nil {
+			return err
+		}
 	}
 	d.Sandboxes, err = sandbox.New(sandbox.Options{
 		Config: sandbox.Config{
 			Warm: d.Config.WarmSandboxes, Max: d.Config.MaxSandboxes, ControlURL: string(d.Config.NodeURL),
 			NodeToken: hex.EncodeToString(d.Sealer.Derive("sandbox/node_token")), Node: node,
 		},
-		DB: d.DB, Nomad: client, Blobs: blobs, Signer: d.Identity, Clock: d.Clock, Log: d.Log,
+		Client: client, DB: d.DB, Nomad: cluster, Blobs: blobs, Signer: d.Identity, Clock: d.Clock, Log: d.Log,
 		Keys: func(context.Context) (jose.JSONWebKeySet, error) { return d.Identity.Keys(), nil },
 	})
 	return err

@@ -49,7 +49,7 @@ type Server struct {
 
 // New makes a process of the given role; nothing runs yet.
 func New(ctx context.Context, cfg config.Config, role Role, log *slog.Logger) (*Server, error) {
-	d, err := Open(ctx, cfg, log)
+	d, err := Open(ctx, cfg, role, log)
 	if err != nil {
 		return nil, err
 	}
