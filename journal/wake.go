@@ -3,6 +3,7 @@ package journal
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/riverqueue/river"
@@ -23,7 +24,12 @@ func (WakeArgs) Kind() string { return "wake_session" }
 
 // inserter has no pool: it only ever inserts within a transaction that it is given.
 var inserter = func() *river.Client[pgx.Tx] {
-	c, err := river.NewClient(riverpgxv5.New(nil), &river.Config{Schema: migrations.RiverSchema})
+	c, err := river.NewClient(riverpgxv5.New(nil), &river.Config{
+		Schema: migrations.RiverSchema,
+		// An inserter announces at most one job in this time: with River's tenth of a second, a session made just after another would wait
+		// for the worker's next poll.
+		FetchCooldown: time.Millisecond,
+	})
 	if err != nil {
 		panic(fmt.Sprintf("journal: make the job inserter: %v", err))
 	}

@@ -19,7 +19,6 @@ import (
 	"ambit.dev/ambit/connectors"
 	"ambit.dev/ambit/governance/gate"
 	"ambit.dev/ambit/internal/clock"
-	"ambit.dev/ambit/internal/dbtest"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/money"
 	"ambit.dev/ambit/internal/postgres"
@@ -70,7 +69,7 @@ type rig struct {
 
 func newRig(b testing.TB, concurrency, organisations int) *rig {
 	b.Helper()
-	db, owner := dbtest.NewWithOwner(b)
+	db, owner := durable(b)
 	log := slog.New(slog.DiscardHandler)
 	r := &rig{db: db, owner: owner}
 	table, err := prices.Shipped(prices.File{Version: "bench", Currency: "USD", Entries: []prices.Entry{
