@@ -58,7 +58,7 @@ func Start(t testing.TB, env ...string) *Instance {
 	require.NoError(t, err)
 	require.NoError(t, os.Chmod(dir, 0o755)) //nolint:gosec // Postgres runs as another user below it
 	listen, node := freeAddress(t), freeAddress(t)
-	vars := append([]string{"AMBIT_DATA_DIR=" + filepath.Join(dir, "data"), "AMBIT_LISTEN=" + listen, "AMBIT_NODE_LISTEN=" + node, "AMBIT_LOG_LEVEL=INFO"}, env...)
+	vars := append([]string{"AMBIT_DATA_DIR=" + filepath.Join(dir, "data"), "AMBIT_LISTEN=" + listen, "AMBIT_NODE_LISTEN=" + node, "AMBIT_LOG_LEVEL=INFO", "AMBIT_RATE_LIMIT=1000000"}, env...)
 	i.Config, err = config.LoadFrom(environ(vars))
 	require.NoError(t, err)
 	i.URL = i.Config.PublicURL.Reveal()
@@ -144,7 +144,7 @@ func (i *Instance) Stop() time.Duration {
 // Restart starts it again on the same data directory, after Stop.
 func (i *Instance) Restart(env ...string) {
 	i.launch(i.t, append([]string{
-		"AMBIT_DATA_DIR=" + i.Config.DataDir, "AMBIT_LISTEN=" + i.Config.Listen, "AMBIT_NODE_LISTEN=" + i.Config.NodeListen,
+		"AMBIT_DATA_DIR=" + i.Config.DataDir, "AMBIT_LISTEN=" + i.Config.Listen, "AMBIT_NODE_LISTEN=" + i.Config.NodeListen, "AMBIT_RATE_LIMIT=1000000",
 	}, env...))
 }
 

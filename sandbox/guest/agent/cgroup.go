@@ -127,6 +127,7 @@ func (s *Server) freeze() (thaw func()) {
 	if s.cfg.CgroupDir == "" {
 		return func() {}
 	}
+	s.starting.Lock()
 	file := filepath.Join(s.cfg.CgroupDir, "cgroup.freeze")
 	_ = os.WriteFile(file, []byte("1"), 0)
 	for range 200 {
@@ -135,7 +136,10 @@ func (s *Server) freeze() (thaw func()) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	return func() { _ = os.WriteFile(file, []byte("0"), 0) }
+	return func() {
+		_ = os.WriteFile(file, []byte("0"), 0)
+		s.starting.Unlock()
+	}
 }
 
 // readKeyed reads "key value" from a file of such lines; 0 when absent.

@@ -71,7 +71,9 @@ func (s *Server) run(e *effect, req guest.ExecRequest, plan *plan, name string) 
 	attr := s.processAttributes(group)
 	attr.Dir, attr.Env = plan.cwd, plan.env
 	attr.Files = []uintptr{plan.stdin.Fd(), uintptr(outW), uintptr(errW)}
+	s.starting.RLock()
 	pid, ended, err := s.spawn.start(plan.path, plan.argv, attr)
+	s.starting.RUnlock()
 	closeFDs(outW, errW)
 	if err != nil {
 		closeFDs(outR, errR)

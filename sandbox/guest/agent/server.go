@@ -65,6 +65,10 @@ type Server struct {
 
 	// archive is held while the working directory is saved or replaced.
 	archive sync.Mutex
+	// starting is held for reading while a process is started, and for writing while commands are frozen. A child that is born into a
+	// frozen group stops before it runs its program, and the thread that started it waits for that in the kernel: on one processor the
+	// agent would never run again, and so never thaw the group.
+	starting sync.RWMutex
 }
 
 // New prepares the agent. Close gives its handles back.

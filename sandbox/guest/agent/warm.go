@@ -67,7 +67,9 @@ func (s *Server) warmOne(path string, argv []string, null *os.File, name string)
 	attr.Dir = "/"
 	attr.Env = []string{"PATH=" + defaultPath, "HOME=/nonexistent", "LANG=C.UTF-8", "PYTHONDONTWRITEBYTECODE=1"}
 	attr.Files = []uintptr{null.Fd(), null.Fd(), null.Fd()}
+	s.starting.RLock()
 	pid, ended, err := s.spawn.start(path, argv, attr)
+	s.starting.RUnlock()
 	if err != nil {
 		return fmt.Errorf("warm %s: %w", argv[0], err)
 	}
