@@ -77,6 +77,7 @@ func Start(t testing.TB, env ...string) *Instance {
 func (i *Instance) launch(t testing.TB, vars []string) {
 	t.Helper()
 	binary := Build(t)
+	before := len(i.logged())
 	out, err := os.OpenFile(i.log.path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	require.NoError(t, err)
 	i.cmd = exec.Command(binary, "up", "--no-demonstration") //nolint:noctx // stopped by Stop, gracefully
@@ -90,7 +91,8 @@ func (i *Instance) launch(t testing.TB, vars []string) {
 		_ = out.Close()
 	}()
 	deadline := time.Now().Add(readyWithin)
-	for !i.ready() {
+	// Not only the server: "ambit up" must know that it is ready, or it takes a server that a test kills for one that never started.
+	for !i.ready() || !strings.Contains(i.logged()[before:], "Stop     Ctrl-C") {
 		select {
 		case err := <-i.done:
 			t.Fatalf("the instance ended during its start: %v\n%s", err, tail(i.log.path, 12_000))
@@ -194,9 +196,13 @@ func (i *Instance) Kill(text string) {
 }
 
 // Log is what the instance has logged so far.
-func (i *Instance) Log() string {
+func (i *Instance) Log() string { return i.logged() }
+
+func (i *Instance) logged() string {
 	b, err := os.ReadFile(i.log.path)
-	require.NoError(i.t, err)
+	if err != nil {
+		return ""
+	}
 	return string(b)
 }
 
