@@ -64,10 +64,6 @@ WHERE org_id = @org_id AND id = @id AND epoch = @epoch AND lease_owner = @owner 
 UPDATE sessions SET lease_owner = NULL, lease_address = NULL, lease_expires_at = NULL
 WHERE org_id = @org_id AND id = @id AND epoch = @epoch AND lease_owner = @owner;
 
--- name: ReleaseLeasesOf :execrows
--- A worker that starts again under its own name knows that its earlier self is gone.
-UPDATE sessions SET lease_expires_at = now() WHERE org_id = @org_id AND lease_owner = @owner AND lease_expires_at > now();
-
 -- name: SetCeilingHold :exec
 UPDATE sessions SET ceiling_hold_id = @ceiling_hold_id WHERE org_id = @org_id AND id = @id;
 

@@ -877,24 +877,6 @@ func (q *Queries) ReleaseLease(ctx context.Context, arg ReleaseLeaseParams) (int
 	return result.RowsAffected(), nil
 }
 
-const releaseLeasesOf = `-- name: ReleaseLeasesOf :execrows
-UPDATE sessions SET lease_expires_at = now() WHERE org_id = $1 AND lease_owner = $2 AND lease_expires_at > now()
-`
-
-type ReleaseLeasesOfParams struct {
-	OrgID id.Org
-	Owner *string
-}
-
-// A worker that starts again under its own name knows that its earlier self is gone.
-func (q *Queries) ReleaseLeasesOf(ctx context.Context, arg ReleaseLeasesOfParams) (int64, error) {
-	result, err := q.db.Exec(ctx, releaseLeasesOf, arg.OrgID, arg.Owner)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
-}
-
 const renewLease = `-- name: RenewLease :execrows
 UPDATE sessions SET lease_expires_at = now() + make_interval(secs => $1::float8)
 WHERE org_id = $2 AND id = $3 AND epoch = $4 AND lease_owner = $5 AND lease_expires_at > now()
