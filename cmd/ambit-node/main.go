@@ -82,7 +82,7 @@ func runService(ctx context.Context, args []string, env map[string]string, log *
 	}
 	d, err := qemu.New(qemu.Config{
 		Binary: binary, Kernel: cfg.Template.Kernel, GuestBinary: cfg.Template.GuestBinary,
-		ProbeCache: filepath.Join(cfg.TemplatesDir, "probe.json"), Log: log,
+		ProbeCache: filepath.Join(cfg.TemplatesDir, qemu.ProbeFile), Log: log,
 	})
 	if err != nil {
 		return err

@@ -77,6 +77,8 @@ func (d *Driver) launch(ctx context.Context, runDir string, args []string, files
 		_ = ours.Close()
 		return nil, fmt.Errorf("start QEMU: %w", err)
 	}
+	// Ours must not keep its end open: it is how a QEMU that ends before it has said a word is noticed.
+	_ = theirs.Close()
 	p.pid = cmd.Process.Pid
 	p.ooms = newOOMCounter(p.pid)
 	go func() {

@@ -2,12 +2,8 @@ package qemu
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,18 +14,25 @@ import (
 )
 
 // How long a boot may take before an accelerator counts as not working. Real
-// hardware virtualisation is up in well under a second; where KVM only pretends
-// (its calls succeed, and an emulator runs the guest) it hangs or fails.
+// hardware virtualisation is up in well under a second, and always before the
+// software CPU. Where KVM only pretends (its calls succeed, and an emulator runs
+// the guest) it hangs, fails, or is slower than the software CPU: then nothing
+// speaks for it.
 const (
 	kvmProbeLimit = 8 * time.Second
 	tcgProbeLimit = 60 * time.Second
-	probeMemory   = 192
+	// kvmHeadStart is how long KVM may take even if the software CPU was faster:
+	// on an idle machine a few hundred milliseconds decide nothing.
+	kvmHeadStart = 2 * time.Second
+	probeMemory  = 192
 )
 
+var errSlowerThanSoftware = errors.New("the software CPU booted first")
+
 // Probe implements driver.Driver. It boots the kernel with the guest agent as
-// its first process, which only has to say a word on the console: first with
-// KVM, for at most 8 s, and when that fails with the software CPU, for at most
-// 60 s.
+// its first process, which only has to say a word on the console: with KVM and
+// with the software CPU at once, so that a KVM that hangs costs no more than a
+// boot. What it finds is remembered (Config.ProbeCache).
 func (d *Driver) Probe(ctx context.Context) (driver.ProbeResult, error) {
 	d.probing.Lock()
 	defer d.probing.Unlock()
@@ -40,7 +43,11 @@ func (d *Driver) Probe(ctx context.Context) (driver.ProbeResult, error) {
 	if err != nil {
 		return driver.ProbeResult{}, fmt.Errorf("probe QEMU: %w", err)
 	}
-	if r, ok := d.cachedProbe(version); ok {
+	key, err := d.probeKey(version)
+	if err != nil {
+		return driver.ProbeResult{}, fmt.Errorf("probe QEMU: %w", err)
+	}
+	if r, ok := d.recallProbe(key); ok {
 		d.probed = &r
 		return r, nil
 	}
@@ -49,7 +56,7 @@ func (d *Driver) Probe(ctx context.Context) (driver.ProbeResult, error) {
 		return driver.ProbeResult{}, err
 	}
 	d.log.Info("sandbox engine probed", "accelerator", r.Accelerator, "version", r.Version, "took", r.Took, "detail", r.Detail)
-	d.rememberProbe(r)
+	d.rememberProbe(key, r)
 	d.probed = &r
 	return r, nil
 }
@@ -59,31 +66,85 @@ func (d *Driver) probe(ctx context.Context, version string) (driver.ProbeResult,
 		return driver.ProbeResult{}, errors.New("probe QEMU: no kernel and guest were configured to boot")
 	}
 	begun := time.Now()
-	var notes []string
-	for _, try := range []struct {
-		accelerator driver.Accelerator
-		limit       time.Duration
-	}{{driver.AcceleratorKVM, kvmProbeLimit}, {driver.AcceleratorTCG, tcgProbeLimit}} {
-		a := try.accelerator
-		if d.cfg.Accelerator != "" && d.cfg.Accelerator != a {
-			notes = append(notes, string(a)+" was not tried, as configured")
-			continue
-		}
-		at := time.Now()
-		if err := d.tryBoot(ctx, a, try.limit); err != nil {
-			if ctx.Err() != nil {
-				return driver.ProbeResult{}, fmt.Errorf("probe QEMU: %w", context.Cause(ctx))
-			}
-			notes = append(notes, fmt.Sprintf("%s cannot boot here: %v", a, err))
-			continue
-		}
-		notes = append(notes, fmt.Sprintf("%s booted a kernel in %s", a, time.Since(at).Round(10*time.Millisecond)))
-		return driver.ProbeResult{
-			Accelerator: a, Version: version, CPUModel: cpuModel(a), Machine: machineType,
-			Took: time.Since(begun).Round(time.Millisecond), Detail: strings.Join(notes, "; "),
-		}, nil
+	best, notes := d.race(ctx)
+	if ctx.Err() != nil {
+		return driver.ProbeResult{}, fmt.Errorf("probe QEMU: %w", context.Cause(ctx))
 	}
-	return driver.ProbeResult{}, fmt.Errorf("%w: %s", driver.ErrUnavailable, strings.Join(notes, "; "))
+	if best == "" {
+		return driver.ProbeResult{}, fmt.Errorf("%w: %s", driver.ErrUnavailable, strings.Join(notes, "; "))
+	}
+	return driver.ProbeResult{
+		Accelerator: best, Version: version, CPUModel: cpuModel(best), Machine: machineType,
+		Took: time.Since(begun).Round(time.Millisecond), Detail: strings.Join(notes, "; "),
+	}, nil
+}
+
+// attempt is a boot under one accelerator: under way, and then how it went.
+type attempt struct {
+	accelerator driver.Accelerator
+	cancel      context.CancelCauseFunc
+	done        chan struct{}
+	took        time.Duration
+	err         error
+}
+
+func (d *Driver) attempt(ctx context.Context, a driver.Accelerator, limit time.Duration) *attempt {
+	at := &attempt{accelerator: a, done: make(chan struct{})}
+	if d.cfg.Accelerator != "" && d.cfg.Accelerator != a {
+		at.cancel, at.err = func(error) {}, errNotTried
+		close(at.done)
+		return at
+	}
+	ctx, at.cancel = context.WithCancelCause(ctx)
+	begun := time.Now()
+	go func() {
+		defer close(at.done)
+		at.err = d.tryBoot(ctx, a, limit)
+		at.took = time.Since(begun)
+	}()
+	return at
+}
+
+var errNotTried = errors.New("not tried")
+
+// note says how the attempt ended.
+func (at *attempt) note() string {
+	switch {
+	case errors.Is(at.err, errNotTried):
+		return string(at.accelerator) + " was not tried, as configured"
+	case at.err != nil:
+		return fmt.Sprintf("%s cannot boot here: %v", at.accelerator, at.err)
+	default:
+		return fmt.Sprintf("%s booted a kernel in %s", at.accelerator, at.took.Round(10*time.Millisecond))
+	}
+}
+
+// race boots under both accelerators at once and says which one is to be used
+// (empty: neither boots), and why.
+func (d *Driver) race(ctx context.Context) (best driver.Accelerator, notes []string) {
+	begun := time.Now()
+	kvm, tcg := d.attempt(ctx, driver.AcceleratorKVM, kvmProbeLimit), d.attempt(ctx, driver.AcceleratorTCG, tcgProbeLimit)
+	defer func() { kvm.cancel(nil); tcg.cancel(nil); <-kvm.done; <-tcg.done }()
+	select {
+	case <-kvm.done:
+	case <-tcg.done:
+		if tcg.err == nil {
+			// Whatever slows the software CPU slows KVM too, so that this holds on
+			// a busy machine as well.
+			head := time.AfterFunc(kvmHeadStart-time.Since(begun), func() { kvm.cancel(errSlowerThanSoftware) })
+			defer head.Stop()
+		}
+	}
+	<-kvm.done
+	if kvm.err == nil {
+		return driver.AcceleratorKVM, []string{kvm.note()}
+	}
+	<-tcg.done
+	notes = []string{kvm.note(), tcg.note()}
+	if tcg.err == nil {
+		best = driver.AcceleratorTCG
+	}
+	return best, notes
 }
 
 // tryBoot boots until the guest says its word.
@@ -151,59 +212,4 @@ func (d *Driver) tryBoot(ctx context.Context, a driver.Accelerator, limit time.D
 func firstLine(s string) string {
 	line, _, _ := strings.Cut(s, "\n")
 	return line
-}
-
-// probeRecord is what the cache file holds.
-type probeRecord struct {
-	Key    string             `json:"key"`
-	Result driver.ProbeResult `json:"result"`
-}
-
-// probeKey names the circumstances in which a result is true.
-func (d *Driver) probeKey(version string) string {
-	host, khz := hostCPU()
-	bootID, _ := os.ReadFile("/proc/sys/kernel/random/boot_id")
-	h := sha256.New()
-	fmt.Fprintln(h, d.binary, version, host, khz, strings.TrimSpace(string(bootID)), d.cfg.Accelerator, driver.ManifestFormat, tcgCPU, machineType)
-	for _, path := range []string{d.binary, d.cfg.Kernel, d.cfg.GuestBinary, "/dev/kvm"} {
-		if fi, err := os.Stat(path); err == nil {
-			fmt.Fprintln(h, path, fi.Size(), fi.Mode())
-			if fi.Mode().IsRegular() {
-				fmt.Fprintln(h, fi.ModTime().UnixNano())
-			}
-		}
-	}
-	return hex.EncodeToString(h.Sum(nil))
-}
-
-func (d *Driver) cachedProbe(version string) (driver.ProbeResult, bool) {
-	if d.cfg.ProbeCache == "" {
-		return driver.ProbeResult{}, false
-	}
-	f, err := os.Open(d.cfg.ProbeCache)
-	if err != nil {
-		return driver.ProbeResult{}, false
-	}
-	defer f.Close() //nolint:errcheck // read only
-	var rec probeRecord
-	if json.NewDecoder(io.LimitReader(f, 1<<20)).Decode(&rec) != nil || rec.Key != d.probeKey(version) {
-		return driver.ProbeResult{}, false
-	}
-	return rec.Result, true
-}
-
-// rememberProbe writes the cache; without it the next process probes again.
-func (d *Driver) rememberProbe(r driver.ProbeResult) {
-	if d.cfg.ProbeCache == "" {
-		return
-	}
-	b, err := json.Marshal(probeRecord{d.probeKey(r.Version), r})
-	if err == nil {
-		if err = os.MkdirAll(filepath.Dir(d.cfg.ProbeCache), 0o700); err == nil {
-			err = os.WriteFile(d.cfg.ProbeCache, b, 0o600)
-		}
-	}
-	if err != nil {
-		d.log.Warn("the probe's result was not kept", "error", err)
-	}
 }

@@ -17,6 +17,10 @@ import (
 // Name is the driver's name.
 const Name = "qemu"
 
+// ProbeFile is the name of the file in the templates' folder that remembers what
+// the probe found.
+const ProbeFile = "probe.json"
+
 // Config says which QEMU to use and how to lock it in.
 type Config struct {
 	// Binary is qemu-system-x86_64, found on the PATH when it has no slash;
@@ -28,8 +32,11 @@ type Config struct {
 	GuestBinary string
 	// ProbeCache is a file that remembers what the probe found, so that
 	// processes that come later need not boot again; empty for none. It is only
-	// believed for the same QEMU, kernel, guest, CPU and boot of the host.
+	// believed for the same QEMU and kernel by content, /dev/kvm, CPU and boot of
+	// the host.
 	ProbeCache string
+	// ProbeAnew boots even if the verdict is remembered, and remembers the new one.
+	ProbeAnew bool
 	// UID and GID are who QEMU runs as when this process is root; zero is
 	// nobody (65534).
 	UID, GID int

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -166,7 +167,11 @@ func sandboxBoots(ctx context.Context, e *examination) []Finding {
 	if len(missing) > 0 && (e.cfg.QEMU == "" || e.cfg.KernelImage == "") {
 		return one(part, Skipped, "", "not tried: QEMU or the kernel is missing")
 	}
-	cfg := qemu.Config{Binary: e.cfg.QEMU, Kernel: e.cfg.KernelImage, GuestBinary: e.cfg.GuestBinary, Log: slog.New(slog.DiscardHandler)}
+	cfg := qemu.Config{
+		Binary: e.cfg.QEMU, Kernel: e.cfg.KernelImage, GuestBinary: e.cfg.GuestBinary, Log: slog.New(slog.DiscardHandler),
+		// The node service believes what is found here at its next start.
+		ProbeCache: filepath.Join(e.cfg.CacheDir, "templates", qemu.ProbeFile), ProbeAnew: true,
+	}
 	if cfg.Binary == "" {
 		cfg.Binary = set.QEMU
 	}
