@@ -6,6 +6,7 @@ import (
 
 	"ambit.dev/ambit/internal/fault"
 	"ambit.dev/ambit/internal/id"
+	"ambit.dev/ambit/internal/tracecontext"
 	"ambit.dev/ambit/tenants"
 )
 
@@ -68,6 +69,9 @@ func (a *API) authenticate(c *call) error {
 		return err
 	}
 	c.who = key.Principal()
+	if parent, ok := tracecontext.Parse(c.r.Header.Values(tracecontext.Header)); ok {
+		c.who.Trace = parent.String()
+	}
 	named, err := projectHeader(c.r.Header.Values("Ambit-Project"))
 	if err != nil || named == "" || named == c.who.Project {
 		return err

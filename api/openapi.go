@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"ambit.dev/ambit/api/internal/schema"
+	"ambit.dev/ambit/internal/tracecontext"
 )
 
 // The parts of an OpenAPI 3.1 document that this API needs.
@@ -193,6 +194,9 @@ func (m *mounted) allParams() []param {
 		key := text()
 		key.MinLength, key.MaxLength = schema.Int(1), schema.Int(257)
 		out = append(out, param{name: "Idempotency-Key", in: "header", schema: key, doc: "Makes the request safe to repeat: within 24 hours the same key with the same body has its effect once and gets the first answer again."})
+	}
+	if m.ID == "invoke" {
+		out = append(out, param{name: tracecontext.Header, in: "header", schema: text(), doc: "The caller's span, as the W3C's Trace Context writes it. The session has a trace of its own, whose first span names this one (ambit.caller.trace_id, ambit.caller.span_id); a malformed value is ignored."})
 	}
 	if m.Permission != "" {
 		out = append(out, param{name: "Ambit-Project", in: "header", schema: schema.IDSchema("prj"), doc: "The project, for a key of the whole organisation."})

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"ambit.dev/ambit/internal/tracecontext"
 	"ambit.dev/ambit/journal"
 )
 
@@ -13,6 +14,10 @@ func rootSpan(l *journal.Locked, now time.Time) journal.Span {
 	// No usage and no cost: the steps carry them, each once, and the session's sum follows from them.
 	s.RequestModel = l.Agent.Model
 	s.Seq = l.LastSeq + 1
+	// A link, not a parent: the session may outlive the caller's trace by weeks, and be continued from others.
+	if caller, ok := tracecontext.Parse([]string{l.By.Trace}); ok {
+		s.Attributes["ambit.caller.trace_id"], s.Attributes["ambit.caller.span_id"] = caller.TraceID, caller.SpanID
+	}
 	if l.StopReason != nil {
 		s.Attributes["ambit.stop_reason"] = l.StopReason.Type
 		s.Status = journal.SpanOK

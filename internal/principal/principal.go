@@ -40,6 +40,9 @@ type Principal struct {
 	Scopes []string `json:"-"`
 	// OnBehalfOf is the id of the user or key for whom an agent acts.
 	OnBehalfOf string `json:"on_behalf_of,omitempty"`
+	// Trace is the caller's own span, in the form of the header traceparent; empty when the request named none. What was asked for is
+	// journalled with it, so that a session can be found from the caller's trace.
+	Trace string `json:"traceparent,omitempty"`
 }
 
 // IsZero reports whether p is nobody.
