@@ -35,24 +35,26 @@ type TraceFilter struct {
 // TraceSummary is a session's trace in one row.
 //
 // The spans of kind invoke_agent repeat what their children cost, so they count
-// in neither tokens nor cost.
+// in neither tokens nor cost, and its failure is that of a step: it counts only
+// where no step failed.
 type TraceSummary struct {
-	ProjectID    string    `ch:"project_id"`
-	SessionID    string    `ch:"session_id"`
-	TraceID      string    `ch:"trace_id"`
-	StartTime    time.Time `ch:"start_time"`
-	EndTime      time.Time `ch:"end_time"`
-	Spans        uint64    `ch:"spans"`
-	ModelCalls   uint64    `ch:"model_calls"`
-	ToolCalls    uint64    `ch:"tool_calls"`
-	Errors       uint64    `ch:"errors"`
-	Denied       uint64    `ch:"denied"`
-	InputTokens  uint64    `ch:"input_tokens"`
-	OutputTokens uint64    `ch:"output_tokens"`
-	CostNanos    int64     `ch:"cost_nanos"`
-	AgentID      string    `ch:"agent_id"`
-	AgentName    string    `ch:"agent_name"`
-	AgentVersion uint32    `ch:"agent_version"`
+	ProjectID  string    `ch:"project_id"`
+	SessionID  string    `ch:"session_id"`
+	TraceID    string    `ch:"trace_id"`
+	StartTime  time.Time `ch:"start_time"`
+	EndTime    time.Time `ch:"end_time"`
+	Spans      uint64    `ch:"spans"`
+	ModelCalls uint64    `ch:"model_calls"`
+	ToolCalls  uint64    `ch:"tool_calls"`
+	// Errors counts failed steps. A session that failed without one has one.
+	Errors       uint64 `ch:"errors"`
+	Denied       uint64 `ch:"denied"`
+	InputTokens  uint64 `ch:"input_tokens"`
+	OutputTokens uint64 `ch:"output_tokens"`
+	CostNanos    int64  `ch:"cost_nanos"`
+	AgentID      string `ch:"agent_id"`
+	AgentName    string `ch:"agent_name"`
+	AgentVersion uint32 `ch:"agent_version"`
 	// Models and Tools are those used, each once, in no order.
 	Models []string `ch:"models"`
 	Tools  []string `ch:"tools"`
@@ -167,7 +169,7 @@ func tracesSQL(condition, limit string) string {
     count() AS spans,
     countIf(s.operation = 'chat') AS model_calls,
     countIf(s.operation = 'execute_tool') AS tool_calls,
-    countIf(s.status = 'error') AS errors,
+    greatest(countIf(s.status = 'error' AND s.operation != 'invoke_agent'), toUInt64(countIf(s.status = 'error') > 0)) AS errors,
     countIf(s.decision = 'denied') AS denied,
     sumIf(s.input_tokens, s.operation != 'invoke_agent') AS input_tokens,
     sumIf(s.output_tokens, s.operation != 'invoke_agent') AS output_tokens,

@@ -79,8 +79,8 @@ func TestTraces(t *testing.T) {
 		spans := spansOf(scope, sessions[i], 6)
 		root := spans[0]
 		root.SpanID, root.ParentSpanID, root.Operation, root.CostNanos = journal.SpanID(string(sessions[i])), "", journal.OperationInvokeAgent, 6_000_000
-		if i == 2 {
-			spans[3].Status = journal.SpanError
+		if i == 2 { // a step failed, and the session with it
+			spans[3].Status, root.Status = journal.SpanError, journal.SpanError
 		}
 		if i == 4 {
 			spans[3].RequestModel, spans[5].ToolName, spans[5].Decision = "other/model", "python", "denied"
@@ -117,10 +117,21 @@ func TestTraces(t *testing.T) {
 	require.Empty(t, list(TraceFilter{To: time.Now().Add(-time.Hour)}))
 	require.Len(t, list(TraceFilter{From: time.Now().Add(-time.Hour), To: time.Now().Add(time.Hour)}), 7)
 
+	failed, err := r.TraceOf(t.Context(), scope, sessions[2])
+	require.NoError(t, err)
+	require.EqualValues(t, 1, failed.Errors, "the step's; the session's is the same one")
+
 	// A failure that a later record of the same span took back.
 	undone := span(scope, sessions[2], 3)
 	undone.Seq = 100
 	store(t, ch, undone)
+	require.Equal(t, []id.Session{sessions[2]}, list(TraceFilter{ErrorsOnly: true}))
+	failed, err = r.TraceOf(t.Context(), scope, sessions[2])
+	require.NoError(t, err)
+	require.EqualValues(t, 1, failed.Errors, "a session that failed and no step of it")
+	whole := spansOf(scope, sessions[2], 6)[0]
+	whole.SpanID, whole.ParentSpanID, whole.Operation, whole.CostNanos, whole.Seq = journal.SpanID(string(sessions[2])), "", journal.OperationInvokeAgent, 6_000_000, 101
+	store(t, ch, whole)
 	require.Empty(t, list(TraceFilter{ErrorsOnly: true}))
 
 	var paged []id.Session

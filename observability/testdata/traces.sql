@@ -7,7 +7,7 @@ SELECT
     count() AS spans,
     countIf(s.operation = 'chat') AS model_calls,
     countIf(s.operation = 'execute_tool') AS tool_calls,
-    countIf(s.status = 'error') AS errors,
+    greatest(countIf(s.status = 'error' AND s.operation != 'invoke_agent'), toUInt64(countIf(s.status = 'error') > 0)) AS errors,
     countIf(s.decision = 'denied') AS denied,
     sumIf(s.input_tokens, s.operation != 'invoke_agent') AS input_tokens,
     sumIf(s.output_tokens, s.operation != 'invoke_agent') AS output_tokens,
