@@ -84,7 +84,7 @@ func newRig(t testing.TB, change ...func(*api.Config)) *rig {
 		KnowsTool:  func(tool string) bool { return tool == "bash" || tool == "python" },
 	}
 	ag := agents.New(catalogue, r.clock)
-	listener := postgres.NewListener(r.db, log, journal.Channel, journal.InterruptChannel)
+	listener := postgres.NewListener(r.db, log, journal.Channel, journal.InterruptChannel, journal.RestChannel)
 	listener.Start(ctx)
 	<-listener.Started()
 	r.previews = scheduler.NewPreviews("", nil)

@@ -88,6 +88,19 @@ type Settled struct {
 	Entry id.Entry
 }
 
+// Outcome says what comes of a hold when its effect cost so much, as the ledger will book it.
+func Outcome(hold, used money.Nanos) (Settled, error) {
+	if used < 0 || hold < 0 {
+		return Settled{}, fmt.Errorf("a cost of %s or a hold of %s is negative", used, hold)
+	}
+	s := Settled{Captured: min(used, hold)}
+	s.Released, s.Excess = hold-s.Captured, used-s.Captured
+	if s.Captured > 0 {
+		s.Entry = id.New[id.Entry]()
+	}
+	return s, nil
+}
+
 // Settle captures what an effect cost, at most the hold, and releases the rest. A hold is settled once; a second time is an error.
 func Settle(ctx context.Context, tx pgx.Tx, now time.Time, org id.Org, hold id.Hold, used money.Nanos) (Settled, error) {
 	if used < 0 {

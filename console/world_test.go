@@ -85,7 +85,7 @@ func newWorld(t *testing.T) *world {
 	table, err := prices.Shipped()
 	require.NoError(t, err)
 	g := gate.New(table, clock.System(), log)
-	listener := postgres.NewListener(w.db, log, journal.Channel, journal.InterruptChannel, journal.OutboxChannel)
+	listener := postgres.NewListener(w.db, log, journal.Channel, journal.InterruptChannel, journal.RestChannel, journal.OutboxChannel)
 	listener.Start(t.Context())
 	t.Cleanup(listener.Stop)
 	previews := scheduler.NewPreviews("", nil)

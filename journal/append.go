@@ -23,6 +23,9 @@ const Channel = "ambit_journal"
 // every commit.
 const InterruptChannel = "ambit_interrupt"
 
+// RestChannel announces, besides, that a session is at rest: idle or ended. Who waits for that need not look after every commit either.
+const RestChannel = "ambit_rest"
+
 // ErrFenced is what a worker gets whose lease is gone: it must stop and may write nothing more.
 var ErrFenced = fault.New(fault.Conflict, "fenced", "This worker's lease on the session has ended; another may have it.")
 
@@ -95,12 +98,11 @@ func Create(ctx context.Context, tx pgx.Tx, now time.Time, n New, first ...Entry
 
 // Locked is a session whose row this transaction has locked: nobody else appends to its journal until the transaction ends.
 type Locked struct {
-	Session
+	Draft
 	// LeaseLive says that a worker holds a lease that has not expired, by the database's clock.
 	LeaseLive bool
 
-	tx    pgx.Tx
-	spans []Span // to be written with the next Append
+	tx pgx.Tx
 }
 
 // Lock locks the session's row. A session that is not there, or is another organisation's, is not found.
@@ -122,7 +124,7 @@ func Lock(ctx context.Context, tx pgx.Tx, org id.Org, session id.Session) (*Lock
 	if err != nil {
 		return nil, err
 	}
-	return &Locked{Session: s, LeaseLive: row.LeaseLive, tx: tx}, nil
+	return &Locked{Draft: Draft{Session: s}, LeaseLive: row.LeaseLive, tx: tx}, nil
 }
 
 // Fence refuses a worker that no longer holds the session: another epoch, another owner, or a lease that ran out.
@@ -142,87 +144,53 @@ func (l *Locked) Append(ctx context.Context, now time.Time, entries ...Entry) ([
 	if len(entries) == 0 {
 		return nil, nil
 	}
-	var pipeline postgres.Pipeline
-	q := journaldb.New(&pipeline)
-	events := make([]Event, len(entries))
-	params := journaldb.InsertEventsParams{OrgID: l.Org, SessionID: l.ID, SchemaVersion: SchemaVersion, Epoch: l.Epoch, Now: now}
-	for i, entry := range entries {
-		payload, err := json.Marshal(entry.Payload)
-		if err != nil {
-			return nil, fmt.Errorf("write a %s: %w", entry.Payload.EventType(), err)
-		}
-		if entry.ID == "" {
-			entry.ID = id.New[id.Event]()
-		}
-		e := Event{
-			ID: entry.ID, Type: entry.Payload.EventType(), Seq: l.LastSeq + 1, Session: l.ID, Step: entry.Step, Epoch: l.Epoch,
-			SchemaVersion: SchemaVersion, CreatedAt: now, Payload: payload,
-		}
-		if err := l.Apply(e); err != nil {
-			return nil, err
-		}
-		events[i] = e
-		params.Seqs = append(params.Seqs, e.Seq)
-		params.Ids = append(params.Ids, string(e.ID))
-		params.Types = append(params.Types, e.Type)
-		params.StepIds = append(params.StepIds, string(e.Step))
-		params.Payloads = append(params.Payloads, withoutNull(payload))
-		if err := projectStep(ctx, &pipeline, l.Org, e, entry.Payload); err != nil {
-			return nil, err
-		}
-	}
-	if err := q.InsertEvents(ctx, params); err != nil {
-		return nil, fmt.Errorf("append %d events to %s: %w", len(events), l.ID, err)
-	}
-	if err := l.advance(ctx, &pipeline, now); err != nil {
+	events, err := l.Draft.Append(now, entries...)
+	if err != nil {
 		return nil, err
 	}
-	if err := l.sendSpans(ctx, q); err != nil {
-		return nil, err
-	}
-	if err := pipeline.Send(ctx, l.tx); err != nil {
+	if err := l.write(ctx, now); err != nil {
 		return nil, fmt.Errorf("append %d events to %s: %w", len(events), l.ID, err)
 	}
-	l.announce(entries)
 	return events, nil
 }
 
-// announce tells other processes once the transaction has committed.
-func (l *Locked) announce(entries []Entry) {
-	postgres.Notify(l.tx, Channel, string(l.ID))
-	for _, e := range entries {
-		switch e.Payload.(type) {
-		case UserInterrupt, StatusTerminated:
-			postgres.Notify(l.tx, InterruptChannel, string(l.ID))
-		}
-	}
-}
-
-func (l *Locked) advance(ctx context.Context, pipeline *postgres.Pipeline, now time.Time) error {
-	usage, err := json.Marshal(l.Usage)
+// write sends what was drafted, in one way to the database.
+func (l *Locked) write(ctx context.Context, now time.Time) error {
+	rows, err := l.Rows()
 	if err != nil {
-		return fmt.Errorf("write the usage: %w", err)
+		return err
 	}
-	limits, err := json.Marshal(l.Limits)
-	if err != nil {
-		return fmt.Errorf("write the limits: %w", err)
+	var pipeline postgres.Pipeline
+	q := journaldb.New(&pipeline)
+	// What a pipeline takes can't fail before it is sent.
+	_ = q.InsertEvents(ctx, journaldb.InsertEventsParams{
+		OrgID: l.Org, SessionID: l.ID, SchemaVersion: SchemaVersion, Epoch: l.Epoch, Now: now,
+		Seqs: rows.Seqs, Ids: rows.IDs, Types: rows.Types, StepIds: rows.Steps, Payloads: rows.Payloads,
+	})
+	for _, s := range rows.Intended {
+		_ = q.InsertStep(ctx, journaldb.InsertStepParams{
+			OrgID: l.Org, SessionID: l.ID, ID: s.ID, Kind: s.Kind, EffectKey: s.EffectKey, Epoch: l.Epoch, IntendedSeq: s.Seq, Name: s.Name,
+			HoldID: ref(string(s.Hold)), IntendedAt: now,
+		})
 	}
-	var stop json.RawMessage
-	if l.StopReason != nil {
-		if stop, err = json.Marshal(l.StopReason); err != nil {
-			return fmt.Errorf("write the stop reason: %w", err)
-		}
+	for _, s := range rows.Settled {
+		_ = q.SettleStep(ctx, journaldb.SettleStepParams{
+			SettledSeq: &s.Seq, Outcome: &s.Outcome, Usage: s.Usage, CostNanos: s.Cost, Error: s.Error, Now: &now, OrgID: l.Org, ID: s.ID,
+		})
+		pipeline.Expect(1, fmt.Errorf("settle step %s: it is not open", s.ID))
 	}
-	err = journaldb.New(pipeline).AdvanceSession(ctx, journaldb.AdvanceSessionParams{
-		LastSeq: l.LastSeq, Status: string(l.Status), StopReason: stop, Usage: usage, ChargedNanos: l.Charged, Limits: limits,
+	_ = q.AdvanceSession(ctx, journaldb.AdvanceSessionParams{
+		LastSeq: l.LastSeq, Status: string(l.Status), StopReason: rows.StopReason, Usage: rows.Usage, ChargedNanos: l.Charged, Limits: rows.Limits,
 		Epoch: l.Epoch, Now: now, OrgID: l.Org, ID: l.ID,
 	})
-	if err != nil {
-		return fmt.Errorf("advance session %s: %w", l.ID, err)
-	}
 	pipeline.Expect(1, fmt.Errorf("advance session %s: it is not one row", l.ID))
-	l.Version++
-	l.LastActiveAt, l.UpdatedAt = now, now
+	for _, span := range rows.Spans {
+		_ = q.InsertOutbox(ctx, journaldb.InsertOutboxParams{OrgID: l.Org, ProjectID: l.Project, SessionID: l.ID, Kind: OutboxSpan, Payload: []byte(span)})
+	}
+	if err := pipeline.Send(ctx, l.tx); err != nil {
+		return err
+	}
+	l.Written(func(channel, payload string) { postgres.Notify(l.tx, channel, payload) })
 	return nil
 }
 
@@ -249,40 +217,4 @@ func withoutNull(payload []byte) string {
 		}
 	}
 	return b.String()
-}
-
-func projectStep(ctx context.Context, pipeline *postgres.Pipeline, org id.Org, e Event, payload Payload) error {
-	q := journaldb.New(pipeline)
-	switch p := payload.(type) {
-	case StepIntended:
-		params := journaldb.InsertStepParams{
-			OrgID: org, SessionID: e.Session, ID: e.Step, Kind: p.Kind, EffectKey: p.EffectKey, Epoch: e.Epoch, IntendedSeq: e.Seq, Name: p.Name, IntendedAt: e.CreatedAt,
-		}
-		if p.Hold != nil {
-			params.HoldID = ref(string(p.Hold.ID))
-		}
-		if err := q.InsertStep(ctx, params); err != nil {
-			return fmt.Errorf("insert step %s: %w", e.Step, err)
-		}
-	case StepSettled:
-		usage, err := json.Marshal(p.Usage)
-		if err != nil {
-			return fmt.Errorf("write the step's usage: %w", err)
-		}
-		var failure json.RawMessage
-		if p.Error != nil {
-			if failure, err = json.Marshal(p.Error); err != nil {
-				return fmt.Errorf("write the step's error: %w", err)
-			}
-			failure = json.RawMessage(withoutNull(failure))
-		}
-		err = q.SettleStep(ctx, journaldb.SettleStepParams{
-			SettledSeq: &e.Seq, Outcome: &p.Outcome, Usage: usage, CostNanos: p.Cost, Error: failure, Now: &e.CreatedAt, OrgID: org, ID: e.Step,
-		})
-		if err != nil {
-			return fmt.Errorf("settle step %s: %w", e.Step, err)
-		}
-		pipeline.Expect(1, fmt.Errorf("settle step %s: it is not open", e.Step))
-	}
-	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"ambit.dev/ambit/internal/id"
-	"ambit.dev/ambit/internal/postgres"
 	"ambit.dev/ambit/journal/internal/journaldb"
 )
 
@@ -34,29 +33,5 @@ func (l *Locked) Describe(ctx context.Context, now time.Time) error {
 	}
 	l.Version++
 	l.UpdatedAt = now
-	return nil
-}
-
-// PutSpan puts a finished span into the outbox together with the events of the next Append, which must follow in the same transaction.
-func (l *Locked) PutSpan(span Span) {
-	span.OrgID, span.ProjectID, span.SessionID = string(l.Org), string(l.Project), string(l.ID)
-	l.spans = append(l.spans, span)
-}
-
-func (l *Locked) sendSpans(ctx context.Context, q *journaldb.Queries) error {
-	for _, span := range l.spans {
-		payload, err := json.Marshal(span)
-		if err != nil {
-			return fmt.Errorf("write a span: %w", err)
-		}
-		err = q.InsertOutbox(ctx, journaldb.InsertOutboxParams{OrgID: l.Org, ProjectID: l.Project, SessionID: l.ID, Kind: OutboxSpan, Payload: payload})
-		if err != nil {
-			return fmt.Errorf("put a span into the outbox: %w", err)
-		}
-	}
-	if len(l.spans) > 0 {
-		postgres.Notify(l.tx, OutboxChannel, "")
-	}
-	l.spans = nil
 	return nil
 }

@@ -112,6 +112,26 @@ func Events(ctx context.Context, tx pgx.Tx, org id.Org, session id.Session, f Ev
 	return out, nil
 }
 
+// EventsUpTo reads all of a session's events after one number up to and with another.
+func EventsUpTo(ctx context.Context, tx pgx.Tx, org id.Org, session id.Session, after, last int64) ([]Event, error) {
+	var out []Event
+	for after < last {
+		more, err := Events(ctx, tx, org, session, EventFilter{After: after, Limit: 1000})
+		if err != nil {
+			return nil, err
+		}
+		if len(more) == 0 {
+			return nil, fmt.Errorf("the journal of %s ends at %d, its head says %d", session, after, last)
+		}
+		for len(more) > 0 && more[len(more)-1].Seq > last { // appended since the head was read
+			more = more[:len(more)-1]
+		}
+		out = append(out, more...)
+		after = out[len(out)-1].Seq
+	}
+	return out, nil
+}
+
 // GetEvent reads one event of the organisation by its id.
 func GetEvent(ctx context.Context, tx pgx.Tx, org id.Org, event id.Event) (Event, error) {
 	row, err := journaldb.New(tx).GetEvent(ctx, journaldb.GetEventParams{OrgID: org, ID: string(event)})

@@ -56,7 +56,7 @@ func newWorld(t testing.TB, credit money.Nanos, providers ...models.Provider) *w
 		KnowsModel: func(m string) bool { return w.models.Knows(context.Background(), m) },
 		KnowsTool:  func(string) bool { return true },
 	}, clock.System())
-	w.listener = postgres.NewListener(db, log, journal.Channel, journal.InterruptChannel)
+	w.listener = postgres.NewListener(db, log, journal.Channel, journal.InterruptChannel, journal.RestChannel)
 	w.listener.Start(t.Context())
 	t.Cleanup(w.listener.Stop)
 	w.sessions = scheduler.NewService(scheduler.Deps{

@@ -90,7 +90,7 @@ func (s *Service) Kill(ctx context.Context, tx pgx.Tx, org id.Org, session id.Se
 	}
 	stop := journal.StopReason{Type: journal.StopKilled, Receipt: r.ID, By: by.ID, Reason: reason}
 	l.StopReason = &stop // for the span; the event below says the same
-	l.PutSpan(rootSpan(l, now))
+	l.PutSpan(rootSpan(&l.Draft, now))
 	_, err = l.Append(ctx, now,
 		journal.Of(journal.SessionUsage{Usage: l.Usage, Cost: journal.SessionCost{Charged: l.Charged, Released: released}}),
 		journal.Of(journal.StatusTerminated{StopReason: stop}))

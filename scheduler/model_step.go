@@ -2,13 +2,10 @@ package scheduler
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"ambit.dev/ambit/agents/loop"
 	"ambit.dev/ambit/governance/gate"
@@ -27,62 +24,48 @@ var backoffs = []time.Duration{500 * time.Millisecond, 2 * time.Second, 5 * time
 // longestRetryAfter bounds how long a session waits because a provider says so; beyond it, the session stops with retries_exhausted.
 const longestRetryAfter = 2 * time.Minute
 
-// callModel is one model step: decided, intended and held; called; settled with what the model said, in one commit.
-func (w *work) callModel(base context.Context, call loop.ModelCall) (idle bool, err error) {
-	if err := w.backOff(base, call); err != nil {
-		return false, err
-	}
-	queued := w.clock.Now()
+// intendModel drafts a model step: decided, held, intended.
+func (w *work) intendModel(d *draft, call loop.ModelCall) (following, error) {
 	step := id.New[id.Step]()
-	digest := models.Digest(call.Request)
 	proposal := gate.Proposal{
-		Step: step, Kind: gate.ModelCall, Name: call.Request.Model, Digest: digest, EffectKey: string(step), Within: modelLimit + time.Minute,
+		Step: step, Kind: gate.ModelCall, Name: call.Request.Model, Digest: models.Digest(call.Request), EffectKey: string(step), Within: modelLimit + time.Minute,
 		Quantity: models.Priced(call.Request),
 	}
 	estimate := models.EstimateUsage(call.Request, models.Response{}).Input
-	decision, admittedAt, err := w.intend(base, proposal, journal.StepIntended{
-		Kind: journal.KindModelCall, Name: call.Request.Model, LastInputSeq: call.LastInputSeq, InputTokensEstimate: estimate, Attempt: call.Attempt, QueuedAt: queued,
+	decision, err := w.intend(d, proposal, journal.StepIntended{
+		Kind: journal.KindModelCall, Name: call.Request.Model, LastInputSeq: call.LastInputSeq, InputTokensEstimate: estimate, Attempt: call.Attempt, QueuedAt: d.Now,
 	})
-	if err != nil {
-		return false, err
+	switch {
+	case err != nil:
+		return following{}, err
+	case decision.Outcome == journal.Admitted:
+		return following{effect: &modelEffect{step: step, call: call, decision: decision, intendedAt: d.Now}}, nil
+	case decision.Shortfall != nil:
+		return outOfFunds(*decision.Shortfall), nil
 	}
-	if decision.Outcome != journal.Admitted {
-		return w.refuseModel(base, decision)
+	detail := journal.ErrorDetail{Code: "permission_denied", Message: "The model call was refused."}
+	if len(decision.Reasons) > 0 {
+		detail.Message = decision.Reasons[0].Message
 	}
-
-	ctx, done := w.effect(base, modelLimit)
-	shown := map[int]id.Event{} // the ids under which pieces of the answer were shown, by block
-	response, callErr := w.models.Generate(ctx, decision.Admission, call.Request, w.preview(shown))
-	cause := context.Cause(ctx)
-	done()
-	w.metrics.modelCalls.WithLabelValues(call.Request.Model, outcomeLabel(callErr)).Inc()
-	return false, w.settleModel(base, modelOutcome{
-		step: step, call: call, decision: decision, queued: queued, admittedAt: admittedAt, response: response, err: callErr, cause: cause, shown: shown,
-	})
+	return following{finish: &journal.StopReason{Type: journal.StopRefusal, Error: &detail}}, nil
 }
 
-// intend commits a decision with, if it was admitted, the hold and the intended event.
-func (w *work) intend(ctx context.Context, p gate.Proposal, intended journal.StepIntended) (decision gate.Decision, at time.Time, err error) {
-	seen := w.history.LastSeq()
-	err = w.commit(ctx, func(tx pgx.Tx, l *journal.Locked) ([]journal.Entry, error) {
-		if err := w.unchanged(l, seen); err != nil {
-			return nil, err
-		}
-		at = w.clock.Now()
-		decision, err = w.gate.Admit(context.WithoutCancel(ctx), tx, at, l, p)
-		if err != nil {
-			return nil, err
-		}
-		w.metrics.decisions.WithLabelValues(string(p.Kind), decision.Outcome).Inc()
-		entries := []journal.Entry{{Step: p.Step, Payload: decision.Event(p)}}
-		if decision.Outcome != journal.Admitted {
-			entries[0].Step = "" // no step was begun
-			return entries, nil
-		}
-		intended.EffectKey, intended.Digest, intended.Hold, intended.ToolUseID = p.EffectKey, hex.EncodeToString(p.Digest[:]), decision.Hold, p.ToolUseID
-		return append(entries, journal.Entry{Step: p.Step, Payload: intended}), nil
-	})
-	return decision, at, err
+// modelEffect is an admitted model call.
+type modelEffect struct {
+	step       id.Step
+	call       loop.ModelCall
+	decision   gate.Decision
+	intendedAt time.Time
+}
+
+func (e *modelEffect) run(w *work, base context.Context) outcome {
+	admitted := w.clock.Now()
+	ctx, done := w.effect(base, modelLimit)
+	defer done()
+	shown := map[int]id.Event{} // the ids under which pieces of the answer were shown, by block
+	response, err := w.models.Generate(ctx, e.decision.Admission, e.call.Request, w.preview(shown))
+	w.metrics.modelCalls.WithLabelValues(e.call.Request.Model, outcomeLabel(err)).Inc()
+	return &modelOutcome{modelEffect: e, admittedAt: admitted, response: response, err: err, cause: context.Cause(ctx), shown: shown}
 }
 
 // backOff waits before a further attempt.
@@ -102,18 +85,6 @@ func (w *work) backOff(base context.Context, call loop.ModelCall) error {
 		return stopped(context.Cause(base))
 	}
 	return nil // an interrupt is found by the commit that follows
-}
-
-// refuseModel ends the work because the gate denied the model call.
-func (w *work) refuseModel(ctx context.Context, d gate.Decision) (bool, error) {
-	if d.Shortfall != nil {
-		return w.finish(ctx, journal.StopReason{Type: journal.StopBudgetReached, Limit: journal.LimitCost, Scope: d.Shortfall.Scope, Reason: d.Shortfall.Sentence()})
-	}
-	detail := journal.ErrorDetail{Code: "permission_denied", Message: "The model call was refused."}
-	if len(d.Reasons) > 0 {
-		detail.Message = d.Reasons[0].Message
-	}
-	return w.finish(ctx, journal.StopReason{Type: journal.StopRefusal, Error: &detail})
 }
 
 // preview passes pieces of the answer to whoever watches.
@@ -140,60 +111,52 @@ func (w *work) preview(shown map[int]id.Event) func(models.Event) {
 
 // modelOutcome is all that is known when a model call has ended.
 type modelOutcome struct {
-	step       id.Step
-	call       loop.ModelCall
-	decision   gate.Decision
-	queued     time.Time
-	admittedAt time.Time
+	*modelEffect
+
+	admittedAt time.Time // when the commit that admitted it was done
 	response   models.Response
 	err        error
 	cause      error // why the call's context ended, if it did
 	shown      map[int]id.Event
 }
 
-func (w *work) settleModel(ctx context.Context, o modelOutcome) error {
-	ctx = context.WithoutCancel(ctx)
-	return w.commit(ctx, func(tx pgx.Tx, l *journal.Locked) ([]journal.Entry, error) {
-		now := w.clock.Now()
-		settled := journal.StepSettled{
-			Kind: journal.KindModelCall, Name: o.call.Request.Model, StopReason: string(o.response.StopReason), TimeToFirstTokenMs: o.response.TimeToFirstToken.Milliseconds(),
+func (o *modelOutcome) settle(ctx context.Context, w *work, d *draft) error {
+	settled := journal.StepSettled{
+		Kind: journal.KindModelCall, Name: o.call.Request.Model, StopReason: string(o.response.StopReason), TimeToFirstTokenMs: o.response.TimeToFirstToken.Milliseconds(),
+	}
+	usage := o.response.Usage
+	if o.err == nil {
+		settled.Outcome = journal.Succeeded
+	} else {
+		usage = w.failedModel(&settled, o)
+	}
+	money, err := w.gate.Settle(ctx, d.Unit, *o.decision.Hold, gate.Used{At: o.intendedAt, Quantity: models.Used(o.call.Request, usage)})
+	if err != nil {
+		return err
+	}
+	settled.Usage = usage.Journal()
+	settled.Cost, settled.Entry, settled.Released = money.Captured, money.Entry, money.Released
+	var entries []journal.Entry
+	if o.err == nil {
+		if entries, err = sayings(o.step, o.response, o.shown); err != nil {
+			return err
 		}
-		usage := o.response.Usage
-		if o.err == nil {
-			settled.Outcome = journal.Succeeded
-		} else {
-			usage = w.failedModel(&settled, o)
+	}
+	entries = append(entries, journal.Entry{Step: o.step, Payload: settled})
+	if settled.Error != nil && settled.Outcome != journal.Cancelled {
+		retry := "retrying"
+		if settled.Final || o.call.Attempt >= loop.MaxAttempts {
+			retry = "exhausted"
 		}
-		money, err := w.gate.Settle(ctx, tx, now, l, o.decision.Hold.ID, gate.Used{At: o.admittedAt, Quantity: models.Used(o.call.Request, usage)})
-		if err != nil {
-			return nil, err
-		}
-		settled.Usage = usage.Journal()
-		settled.Cost, settled.Entry, settled.Released = money.Captured, money.Entry, money.Released
-		var entries []journal.Entry
-		if o.err == nil {
-			said, err := sayings(o.step, o.response, o.shown)
-			if err != nil {
-				return nil, err
-			}
-			entries = said
-		}
-		entries = append(entries, journal.Entry{Step: o.step, Payload: settled})
-		if settled.Error != nil && settled.Outcome != journal.Cancelled {
-			retry := "retrying"
-			if settled.Final || o.call.Attempt >= loop.MaxAttempts {
-				retry = "exhausted"
-			}
-			entries = append(entries, journal.Of(journal.SessionError{Error: *settled.Error, Retry: retry}))
-		}
-		l.PutSpan(modelSpan(l, o, settled, now))
-		return entries, nil
-	})
+		entries = append(entries, journal.Of(journal.SessionError{Error: *settled.Error, Retry: retry}))
+	}
+	d.PutSpan(modelSpan(&d.Draft, o, settled, d.Now))
+	return d.append(entries...)
 }
 
 // failedModel says what a failed attempt means and what of it is charged: what the provider reported, or, when the call may have been
 // worked on and nothing was reported, the counted input and what was streamed.
-func (w *work) failedModel(settled *journal.StepSettled, o modelOutcome) models.Usage {
+func (w *work) failedModel(settled *journal.StepSettled, o *modelOutcome) models.Usage {
 	settled.Outcome = journal.Failed
 	settled.Error = &journal.ErrorDetail{Code: "provider_failed", Message: "The model call failed."}
 	usage := o.response.Usage
@@ -266,12 +229,12 @@ func outcomeLabel(err error) string {
 	return "failed"
 }
 
-func modelSpan(l *journal.Locked, o modelOutcome, settled journal.StepSettled, now time.Time) journal.Span {
-	step := journal.Step{ID: o.step, IntendedAt: o.admittedAt, Hold: o.decision.Hold.ID, EffectKey: string(o.step)}
-	s := stepSpan(l, step, "chat "+o.call.Request.Model, journal.OperationChat, settled, now)
+func modelSpan(d *journal.Draft, o *modelOutcome, settled journal.StepSettled, now time.Time) journal.Span {
+	step := journal.Step{ID: o.step, IntendedAt: o.intendedAt, Hold: o.decision.Hold.ID, EffectKey: string(o.step)}
+	s := stepSpan(d, step, "chat "+o.call.Request.Model, journal.OperationChat, settled, now)
 	s.RequestModel, s.ResponseModel = o.call.Request.Model, o.response.ProviderModel
 	s.Provider = providerOf(o.call.Request.Model)
-	s.TimeGateMS = o.admittedAt.Sub(o.queued).Milliseconds()
+	s.TimeGateMS = o.admittedAt.Sub(o.intendedAt).Milliseconds()
 	s.TimeToFirstTokenMS = settled.TimeToFirstTokenMs
 	s.DecisionReasons = reasons(o.decision.Reasons)
 	s.Input = body(map[string]any{"system": o.call.Request.System, "messages": o.call.Request.Messages})

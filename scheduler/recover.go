@@ -21,19 +21,12 @@ var errNewMachine = errors.New("the sandbox in which it ran is gone")
 // resolveOpenSteps deals with what an earlier worker had intended and not settled. A model call is settled as unknown, and the loop makes a
 // new one; a tool call is taken up again under its own effect key where the other side knows the key, and is unknown where it can't be.
 func (w *work) resolveOpenSteps(base context.Context) error {
-	var open []journal.Step
-	err := w.db.InTx(base, w.lease.Org, func(tx pgx.Tx) (err error) {
-		open, err = journal.OpenSteps(base, tx, w.lease.Org, w.lease.Session)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	for _, step := range open {
+	for _, step := range w.open {
 		if base.Err() != nil {
 			return stopped(context.Cause(base))
 		}
 		w.log.InfoContext(base, "resolving a step that an earlier worker had begun", "step", step.ID, "kind", step.Kind, "name", step.Name)
+		var err error
 		if step.Kind == journal.KindToolCall {
 			err = w.resumeTool(base, step)
 		} else {
@@ -48,7 +41,7 @@ func (w *work) resolveOpenSteps(base context.Context) error {
 
 // settleLost settles a step as unknown.
 func (w *work) settleLost(ctx context.Context, step journal.Step, why string) error {
-	return w.commit(ctx, func(tx pgx.Tx, l *journal.Locked) ([]journal.Entry, error) {
+	return w.commitTx(ctx, func(tx pgx.Tx, l *journal.Locked) ([]journal.Entry, error) {
 		_, entries, err := unknownOutcome(context.WithoutCancel(ctx), tx, w.gate, w.clock.Now(), l, step, why)
 		return entries, err
 	})
@@ -68,7 +61,7 @@ func (w *work) resumeTool(base context.Context, step journal.Step) error {
 		Step: step.ID, Kind: gate.ToolCall, Name: step.Name, Digest: call.Digest, EffectKey: step.EffectKey, Within: call.TimeLimit + toolSlack + time.Minute, ToolUseID: use.ID,
 	}
 	var decision gate.Decision
-	err = w.commit(base, func(tx pgx.Tx, l *journal.Locked) (_ []journal.Entry, err error) {
+	err = w.commitTx(base, func(tx pgx.Tx, l *journal.Locked) (_ []journal.Entry, err error) {
 		if decision, err = w.gate.Readmit(context.WithoutCancel(base), tx, w.clock.Now(), l, proposal, step); err != nil {
 			return nil, err
 		}
@@ -80,8 +73,8 @@ func (w *work) resumeTool(base context.Context, step journal.Step) error {
 	if decision.Outcome != journal.Admitted {
 		return w.settleLost(base, step, "it may not be taken up again")
 	}
-	o := toolOutcome{step: step.ID, use: use, call: call, decision: decision, queued: step.IntendedAt, admittedAt: step.IntendedAt}
-	w.runTool(base, &o, call.TimeLimit, func(ctx context.Context, box *sandbox.Sandbox) (connectors.Result, error) {
+	o := &toolOutcome{toolEffect: &toolEffect{step: step.ID, use: use, call: call, decision: decision, intendedAt: step.IntendedAt}, admittedAt: step.IntendedAt}
+	w.runTool(base, o, call.TimeLimit, func(ctx context.Context, box *sandbox.Sandbox) (connectors.Result, error) {
 		if box != nil && box.Fresh && call.Idempotency == connectors.Neither {
 			return connectors.Result{}, errNewMachine
 		}
@@ -90,7 +83,7 @@ func (w *work) resumeTool(base context.Context, step journal.Step) error {
 	if errors.Is(o.err, errNewMachine) {
 		return w.settleLost(base, step, "the worker and the sandbox were lost while it was under way")
 	}
-	return w.settleTool(base, o)
+	return w.commit(base, func(ctx context.Context, d *draft) error { return o.settle(ctx, w, d) })
 }
 
 // toolUseOf finds the tool use that a step answers.

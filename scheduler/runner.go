@@ -32,12 +32,14 @@ var (
 	errInterrupted = errors.New("interrupted")
 	errDraining    = errors.New("this worker is shutting down")
 	errLeaseLost   = errors.New("the lease was lost")
+	errUnreadable  = errors.New("the journal can't be read")
 )
 
 // Runner runs sessions: from the claim of a lease to the moment when the session is idle. It is safe for concurrent use.
 type Runner struct {
 	db        *postgres.DB
 	gate      *gate.Gate
+	committer *gate.Committer
 	models    *models.Gateway
 	tools     *connectors.Registry
 	sandboxes *sandbox.Service
@@ -87,7 +89,7 @@ type RunnerDeps struct {
 // NewRunner makes a runner.
 func NewRunner(d RunnerDeps) *Runner {
 	r := &Runner{
-		db: d.DB, gate: d.Gate, models: d.Models, tools: d.Tools, sandboxes: d.Sandboxes, listener: d.Listener, previews: d.Previews,
+		db: d.DB, gate: d.Gate, committer: gate.NewCommitter(d.DB), models: d.Models, tools: d.Tools, sandboxes: d.Sandboxes, listener: d.Listener, previews: d.Previews,
 		clock: d.Clock, log: d.Log, owner: d.Owner, address: d.Address, ttl: d.LeaseTTL, metrics: d.Metrics, drained: make(chan struct{}),
 	}
 	if r.ttl == 0 {
@@ -102,19 +104,25 @@ func NewRunner(d RunnerDeps) *Runner {
 // Run claims the session and runs its steps until it is idle. It returns nil when there was nothing to do or another worker has it. When
 // ctx ends, work under way is cut short, journalled as such, and left to the next worker.
 func (r *Runner) Run(ctx context.Context, org id.Org, session id.Session) error {
-	var lease journal.Lease
-	var ok bool
+	w := &work{Runner: r, history: loop.NewHistory()}
+	claimed := false
 	err := r.db.InTx(ctx, org, func(tx pgx.Tx) (err error) {
-		lease, ok, err = journal.ClaimLease(ctx, tx, org, session, r.owner, r.address, r.ttl)
+		if w.lease, claimed, err = journal.ClaimLease(ctx, tx, org, session, r.owner, r.address, r.ttl); err != nil || !claimed {
+			return err
+		}
+		if w.open, err = journal.OpenSteps(ctx, tx, org, session); err != nil {
+			return err
+		}
+		if w.session, err = journal.Get(ctx, tx, org, session); err != nil {
+			return err
+		}
+		w.unread, err = journal.EventsUpTo(ctx, tx, org, session, 0, w.session.LastSeq)
 		return err
 	})
-	if err != nil || !ok {
+	if err != nil || !claimed {
 		return err
 	}
-	w := &work{
-		Runner: r, lease: lease, history: loop.NewHistory(),
-		log: r.log.With("org", org, "session", session, "epoch", lease.Epoch),
-	}
+	w.log = r.log.With("org", org, "session", session, "epoch", w.lease.Epoch)
 	return w.run(ctx)
 }
 
@@ -126,7 +134,10 @@ type work struct {
 	log     *slog.Logger
 	session journal.Session
 	history *loop.History
-	inputs  []id.Event // the messages that this stretch answers
+	unread  []journal.Event // read with the claim, not yet folded in
+	open    []journal.Step  // begun by an earlier worker and not settled
+	inputs  []id.Event      // the messages that this stretch answers
+	running bool            // the journal says that this stretch has begun
 
 	mu sync.Mutex
 	// cancelEffect ends the effect under way; nil between effects.
@@ -140,18 +151,19 @@ func (w *work) run(ctx context.Context) error {
 	// base ends when the process is asked to stop or the lease is lost. Commits do not run in it: an outcome must be journalled even then.
 	base, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	err := w.begin(ctx)
+	watching, endWatch := context.WithCancel(context.WithoutCancel(ctx))
+	var watch sync.WaitGroup
+	seen := w.session.LastSeq
+	watch.Go(func() { w.watch(watching, seen, stop) })
+	err := w.begin(base)
 	if err == nil {
-		watching, endWatch := context.WithCancel(context.WithoutCancel(ctx))
-		var watch sync.WaitGroup
-		seen := w.history.LastSeq()
-		watch.Go(func() { w.watch(watching, seen, stop) })
-		if err = w.resolveOpenSteps(base); err == nil {
-			err = w.steps(base)
-		}
-		endWatch()
-		watch.Wait()
+		err = w.steps(base)
 	}
+	if errors.Is(err, errUnreadable) {
+		err = nil
+	}
+	endWatch()
+	watch.Wait()
 	switch {
 	case errors.Is(err, journal.ErrFenced):
 		w.log.WarnContext(ctx, "fenced: another worker has the session, or it was killed")
@@ -164,6 +176,32 @@ func (w *work) run(ctx context.Context) error {
 		return err
 	}
 	return nil
+}
+
+// begin folds the journal and resolves what an earlier worker left open.
+func (w *work) begin(base context.Context) error {
+	w.noteInputs(w.unread)
+	if err := w.history.Apply(w.unread...); err != nil {
+		return w.fail(base, err)
+	}
+	w.unread = nil
+	if len(w.open) == 0 {
+		return nil
+	}
+	err := w.commitTx(base, func(_ pgx.Tx, l *journal.Locked) ([]journal.Entry, error) {
+		return []journal.Entry{w.runningEntry(&l.Draft)}, nil
+	})
+	if err != nil {
+		return err
+	}
+	w.running = true
+	return w.resolveOpenSteps(base)
+}
+
+// runningEntry says that the session runs, and shows its root span as open.
+func (w *work) runningEntry(d *journal.Draft) journal.Entry {
+	d.PutSpan(rootSpan(d, w.clock.Now()))
+	return journal.Of(journal.StatusRunning{InputEventIDs: w.inputs})
 }
 
 // watch renews the lease and looks for an interrupt, which comes from any process, through the journal.
@@ -240,94 +278,6 @@ func (w *work) effect(base context.Context, limit time.Duration) (context.Contex
 	}
 }
 
-// steps runs one step after another until the session is idle.
-func (w *work) steps(base context.Context) error {
-	for {
-		if base.Err() != nil {
-			return stopped(context.Cause(base))
-		}
-		if w.draining() {
-			return errDraining
-		}
-		decision, err := w.history.Next(loop.Input{
-			Agent: w.session.Agent, Limits: w.session.Limits, Usage: w.session.Usage, Tools: w.tools.Definitions(w.session.Agent.Tools), Now: w.clock.Now(),
-		})
-		if err != nil {
-			return w.fail(base, "journal_unreadable", err)
-		}
-		var idle bool
-		switch {
-		case decision.Model != nil:
-			idle, err = w.callModel(base, *decision.Model)
-		case len(decision.Tools) > 0:
-			idle, err = w.callTool(base, decision.Tools[0])
-		default:
-			idle, err = w.finish(base, *decision.Finish)
-		}
-		if errors.Is(err, errMoreInput) {
-			// What was decided may no longer be what follows: read what came, and decide again.
-			err = w.commit(base, func(pgx.Tx, *journal.Locked) ([]journal.Entry, error) { return nil, nil })
-		}
-		if err != nil || idle {
-			return err
-		}
-	}
-}
-
-// begin reads the journal and says that the session runs.
-func (w *work) begin(ctx context.Context) error {
-	return w.commit(ctx, func(_ pgx.Tx, l *journal.Locked) ([]journal.Entry, error) {
-		l.PutSpan(rootSpan(l, w.clock.Now()))
-		return []journal.Entry{journal.Of(journal.StatusRunning{InputEventIDs: w.inputs})}, nil
-	})
-}
-
-// commit runs one unit: lock, fence, whatever decide does, and the events that it returns, all or nothing. Events that others appended
-// since the last commit are folded in first, so that decide sees them.
-func (w *work) commit(ctx context.Context, decide func(tx pgx.Tx, l *journal.Locked) ([]journal.Entry, error)) error {
-	ctx = context.WithoutCancel(ctx)
-	var folded []journal.Event
-	var after journal.Session
-	err := w.db.InTx(ctx, w.lease.Org, func(tx pgx.Tx) error {
-		l, err := journal.Lock(ctx, tx, w.lease.Org, w.lease.Session)
-		if err != nil {
-			return err
-		}
-		if err := l.Fence(w.lease); err != nil {
-			return err
-		}
-		folded = nil
-		for seq := w.history.LastSeq(); seq < l.LastSeq; {
-			more, err := journal.Events(ctx, tx, w.lease.Org, w.lease.Session, journal.EventFilter{After: seq, Limit: 1000})
-			if err != nil {
-				return err
-			}
-			if len(more) == 0 {
-				return fmt.Errorf("the journal of %s ends at %d, its head says %d", w.lease.Session, seq, l.LastSeq)
-			}
-			folded = append(folded, more...)
-			seq = more[len(more)-1].Seq
-		}
-		w.noteInputs(folded)
-		entries, err := decide(tx, l)
-		if err != nil {
-			return err
-		}
-		appended, err := l.Append(ctx, w.clock.Now(), entries...)
-		if err != nil {
-			return err
-		}
-		folded = append(folded, appended...)
-		after = l.Session
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	w.session = after
-	return w.history.Apply(folded...)
-}
-
 // noteInputs collects the messages that this stretch of work answers.
 func (w *work) noteInputs(events []journal.Event) {
 	for _, e := range events {
@@ -342,66 +292,38 @@ func (w *work) noteInputs(events []journal.Event) {
 	}
 }
 
-// errMoreInput says that something was appended after the decision that was about to be committed.
-var errMoreInput = errors.New("there is more input")
-
-// unchanged refuses a unit whose decision was made from an older journal.
-func (w *work) unchanged(l *journal.Locked, seen int64) error {
-	if l.LastSeq > seen {
-		return errMoreInput
-	}
-	return nil
-}
-
-// finish makes the session idle: the usage, what is left of its ceiling given back, the lease released, one commit.
-func (w *work) finish(ctx context.Context, stop journal.StopReason) (idle bool, err error) {
-	seen := w.history.LastSeq()
-	err = w.commit(ctx, func(tx pgx.Tx, l *journal.Locked) ([]journal.Entry, error) {
-		if err := w.unchanged(l, seen); err != nil {
-			return nil, err
+// fail terminates a session that can't go on, as its journal can't be read by this release. Nothing of it is lost. It returns
+// errUnreadable, which ends this stretch of work, unless that could not be written.
+func (w *work) fail(ctx context.Context, cause error) error {
+	w.log.ErrorContext(ctx, "a session can't go on: its journal can't be read", "error", cause)
+	detail := journal.ErrorDetail{Code: "journal_unreadable", Message: fault.As(cause).Message}
+	ctx = context.WithoutCancel(ctx)
+	err := w.db.InTx(ctx, w.lease.Org, func(tx pgx.Tx) error {
+		l, err := journal.Lock(ctx, tx, w.lease.Org, w.lease.Session)
+		if err != nil {
+			return err
 		}
-		return w.idleEntries(context.WithoutCancel(ctx), tx, l, stop)
-	})
-	return err == nil, err
-}
-
-func (w *work) idleEntries(ctx context.Context, tx pgx.Tx, l *journal.Locked, stop journal.StopReason) ([]journal.Entry, error) {
-	now := w.clock.Now()
-	released, err := w.gate.ReleaseCeiling(ctx, tx, now, l)
-	if err != nil {
-		return nil, err
-	}
-	if err := journal.ReleaseLease(ctx, tx, w.lease); err != nil {
-		return nil, err
-	}
-	l.StopReason = &stop // for the span; the event below says the same
-	l.PutSpan(rootSpan(l, now))
-	w.metrics.stops.WithLabelValues(stop.Type).Inc()
-	return []journal.Entry{
-		journal.Of(journal.SessionUsage{Usage: l.Usage, Cost: journal.SessionCost{Charged: l.Charged, Released: released}}),
-		journal.Of(journal.StatusIdle{StopReason: stop, InputEventIDs: w.inputs}),
-	}, nil
-}
-
-// fail terminates a session that can't go on: its journal can't be read by this release. Nothing of it is lost.
-func (w *work) fail(ctx context.Context, code string, cause error) error {
-	w.log.ErrorContext(ctx, "a session can't go on", "code", code, "error", cause)
-	detail := journal.ErrorDetail{Code: code, Message: fault.As(cause).Message}
-	return w.commit(ctx, func(tx pgx.Tx, l *journal.Locked) ([]journal.Entry, error) {
+		if err := l.Fence(w.lease); err != nil {
+			return err
+		}
 		now := w.clock.Now()
 		released, err := w.gate.ReleaseCeiling(ctx, tx, now, l)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if err := journal.ReleaseLease(ctx, tx, w.lease); err != nil {
-			return nil, err
+			return err
 		}
-		return []journal.Entry{
+		_, err = l.Append(ctx, now,
 			journal.Of(journal.SessionError{Error: detail, Retry: "terminal"}),
 			journal.Of(journal.SessionUsage{Usage: l.Usage, Cost: journal.SessionCost{Charged: l.Charged, Released: released}}),
-			journal.Of(journal.StatusTerminated{StopReason: journal.StopReason{Type: journal.StopFailed, Error: &detail}}),
-		}, nil
+			journal.Of(journal.StatusTerminated{StopReason: journal.StopReason{Type: journal.StopFailed, Error: &detail}}))
+		return err
 	})
+	if err != nil {
+		return err
+	}
+	return errUnreadable
 }
 
 // release gives the session back to whoever comes next, because this worker shuts down.

@@ -153,7 +153,7 @@ func (s *Service) WatchPreviews(ctx context.Context, session journal.Session) <-
 // WaitUntilIdle waits until the input with the given number has been dealt with, that is, until the session is idle or terminated and its
 // journal goes beyond that number, or until ctx ends; then it returns the session as it is, without an error.
 func (s *Service) WaitUntilIdle(ctx context.Context, org id.Org, session id.Session, after int64) (journal.Session, error) {
-	hints, done := s.Watch(session)
+	hints, done := s.listener.Subscribe(journal.RestChannel, string(session))
 	defer done()
 	poll := time.NewTicker(time.Second)
 	defer poll.Stop()

@@ -9,40 +9,40 @@ import (
 )
 
 // rootSpan is the span of the whole session. It is written anew whenever the session begins or ends to work; the newest record holds.
-func rootSpan(l *journal.Locked, now time.Time) journal.Span {
-	s := newSpan(l, journal.SpanID(string(l.ID)), "", "invoke_agent "+l.Agent.Name, journal.OperationInvokeAgent, l.CreatedAt, now)
+func rootSpan(d *journal.Draft, now time.Time) journal.Span {
+	s := newSpan(d, journal.SpanID(string(d.ID)), "", "invoke_agent "+d.Agent.Name, journal.OperationInvokeAgent, d.CreatedAt, now)
 	// No usage and no cost: the steps carry them, each once, and the session's sum follows from them.
-	s.RequestModel = l.Agent.Model
-	s.Seq = l.LastSeq + 1
+	s.RequestModel = d.Agent.Model
+	s.Seq = d.LastSeq + 1
 	// A link, not a parent: the session may outlive the caller's trace by weeks, and be continued from others.
-	if caller, ok := tracecontext.Parse([]string{l.By.Trace}); ok {
+	if caller, ok := tracecontext.Parse([]string{d.By.Trace}); ok {
 		s.Attributes["ambit.caller.trace_id"], s.Attributes["ambit.caller.span_id"] = caller.TraceID, caller.SpanID
 	}
-	if l.StopReason != nil {
-		s.Attributes["ambit.stop_reason"] = l.StopReason.Type
+	if d.StopReason != nil {
+		s.Attributes["ambit.stop_reason"] = d.StopReason.Type
 		s.Status = journal.SpanOK
-		switch l.StopReason.Type {
+		switch d.StopReason.Type {
 		case journal.StopFailed, journal.StopRetriesExhausted:
-			s.Status, s.ErrorType = journal.SpanError, l.StopReason.Type
-			if l.StopReason.Error != nil {
-				s.ErrorMessage = l.StopReason.Error.Message
+			s.Status, s.ErrorType = journal.SpanError, d.StopReason.Type
+			if d.StopReason.Error != nil {
+				s.ErrorMessage = d.StopReason.Error.Message
 			}
 		}
 	}
 	return s
 }
 
-func newSpan(l *journal.Locked, spanID, parent, name string, op journal.Operation, from, to time.Time) journal.Span {
+func newSpan(d *journal.Draft, spanID, parent, name string, op journal.Operation, from, to time.Time) journal.Span {
 	return journal.Span{
-		TraceID: journal.TraceID(string(l.ID)), SpanID: spanID, ParentSpanID: parent, Name: name, Operation: op,
-		AgentID: string(l.Agent.ID), AgentName: l.Agent.Name, AgentVersion: int64(l.Agent.Version), Principal: l.By.ID,
+		TraceID: journal.TraceID(string(d.ID)), SpanID: spanID, ParentSpanID: parent, Name: name, Operation: op,
+		AgentID: string(d.Agent.ID), AgentName: d.Agent.Name, AgentVersion: int64(d.Agent.Version), Principal: d.By.ID,
 		StartTime: from, EndTime: to, Status: journal.SpanUnset, Attributes: map[string]string{}, Usage: map[string]int64{},
 	}
 }
 
-func stepSpan(l *journal.Locked, step journal.Step, name string, op journal.Operation, settled journal.StepSettled, now time.Time) journal.Span {
-	s := newSpan(l, journal.SpanID(string(step.ID)), journal.SpanID(string(l.ID)), name, op, step.IntendedAt, now)
-	s.StepID, s.Seq, s.HoldID = string(step.ID), l.LastSeq+1, string(step.Hold)
+func stepSpan(d *journal.Draft, step journal.Step, name string, op journal.Operation, settled journal.StepSettled, now time.Time) journal.Span {
+	s := newSpan(d, journal.SpanID(string(step.ID)), journal.SpanID(string(d.ID)), name, op, step.IntendedAt, now)
+	s.StepID, s.Seq, s.HoldID = string(step.ID), d.LastSeq+1, string(step.Hold)
 	s.CostNanos, s.LedgerEntryID = int64(settled.Cost), string(settled.Entry)
 	s.Usage = spanUsage(settled.Usage)
 	switch settled.Outcome {
@@ -60,12 +60,12 @@ func stepSpan(l *journal.Locked, step journal.Step, name string, op journal.Oper
 	return s
 }
 
-func unknownSpan(l *journal.Locked, step journal.Step, settled journal.StepSettled, now time.Time) journal.Span {
+func unknownSpan(d *journal.Draft, step journal.Step, settled journal.StepSettled, now time.Time) journal.Span {
 	op, name := journal.OperationExecuteTool, "execute_tool "+step.Name
 	if step.Kind == journal.KindModelCall {
 		op, name = journal.OperationChat, "chat "+step.Name
 	}
-	s := stepSpan(l, step, name, op, settled, now)
+	s := stepSpan(d, step, name, op, settled, now)
 	if op == journal.OperationChat {
 		s.RequestModel, s.Provider = step.Name, providerOf(step.Name)
 	} else {

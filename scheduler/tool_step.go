@@ -4,9 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
-
-	"github.com/jackc/pgx/v5"
 
 	"ambit.dev/ambit/agents/loop"
 	"ambit.dev/ambit/billing/prices"
@@ -22,74 +21,73 @@ import (
 // toolSlack is what a tool call may take beyond its own time limit: waiting for a sandbox, restoring the working directory.
 const toolSlack = 90 * time.Second
 
-// callTool is one tool step. What the model may not do, and arguments that make no sense, are answered with an error that the model reads,
-// and nothing is done.
-func (w *work) callTool(base context.Context, use loop.ToolUse) (idle bool, err error) {
-	queued := w.clock.Now()
+// intendTool drafts a tool step. What the model may not do, and arguments that make no sense, are answered with an error that the model
+// reads, and nothing is done.
+func (w *work) intendTool(d *draft, use loop.ToolUse) (following, error) {
 	call, invalid := w.tools.Check(use.Name, use.Input)
 	digest := call.Digest
 	if digest == ([32]byte{}) {
+		var err error
 		if digest, err = canonical.Digest(map[string]any{"tool": use.Name, "input": use.Input}); err != nil {
-			return false, fmt.Errorf("digest a tool use: %w", err)
+			return following{}, fmt.Errorf("digest a tool use: %w", err)
 		}
 	}
-	step := id.New[id.Step]()
+	if invalid != nil && slices.Contains(d.Agent.Tools, use.Name) {
+		return following{}, d.append(answer(use, fault.As(invalid).Message))
+	}
 	limit := call.TimeLimit
 	if limit <= 0 {
 		limit = time.Minute
 	}
+	step := id.New[id.Step]()
 	proposal := gate.Proposal{
 		Step: step, Kind: gate.ToolCall, Name: use.Name, Digest: digest, EffectKey: string(step), Within: limit + toolSlack + time.Minute, ToolUseID: use.ID,
 		Quantity: toolQuantities(use.Name, call.Sandbox, limit.Milliseconds()),
 	}
-	if invalid != nil && w.allowed(use.Name) {
-		return false, w.answer(base, use, fault.As(invalid).Message)
+	decision, err := w.intend(d, proposal, journal.StepIntended{Kind: journal.KindToolCall, Name: use.Name, Attempt: 1, QueuedAt: d.Now})
+	switch {
+	case err != nil:
+		return following{}, err
+	case decision.Outcome == journal.Admitted:
+		return following{effect: &toolEffect{step: step, use: use, call: call, decision: decision, intendedAt: d.Now, limit: limit}}, nil
+	case decision.Shortfall != nil:
+		return outOfFunds(*decision.Shortfall), nil
 	}
-	decision, admittedAt, err := w.intend(base, proposal, journal.StepIntended{Kind: journal.KindToolCall, Name: use.Name, Attempt: 1, QueuedAt: queued})
-	if err != nil {
-		return false, err
+	why := "Denied."
+	if len(decision.Reasons) > 0 {
+		why = "Denied: " + decision.Reasons[0].Message
 	}
-	if decision.Outcome != journal.Admitted {
-		if decision.Shortfall != nil {
-			return w.finish(base, journal.StopReason{Type: journal.StopBudgetReached, Limit: journal.LimitCost, Scope: decision.Shortfall.Scope, Reason: decision.Shortfall.Sentence()})
-		}
-		why := "Denied."
-		if len(decision.Reasons) > 0 {
-			why = "Denied: " + decision.Reasons[0].Message
-		}
-		return false, w.answer(base, use, why)
-	}
-	o := toolOutcome{step: step, use: use, call: call, decision: decision, queued: queued, admittedAt: admittedAt}
-	w.runTool(base, &o, limit, func(ctx context.Context, box *sandbox.Sandbox) (connectors.Result, error) {
-		return w.tools.Call(ctx, decision.Admission, call, box)
-	})
-	return false, w.settleTool(base, o)
-}
-
-func (w *work) allowed(tool string) bool {
-	for _, t := range w.session.Agent.Tools {
-		if t == tool {
-			return true
-		}
-	}
-	return false
+	return following{}, d.append(answer(use, why))
 }
 
 // answer gives a tool use a result without any effect.
-func (w *work) answer(ctx context.Context, use loop.ToolUse, text string) error {
-	return w.commit(ctx, func(pgx.Tx, *journal.Locked) ([]journal.Entry, error) {
-		return []journal.Entry{journal.Of(journal.AgentToolResult{ToolUseID: use.ID, Content: journal.Text(text), IsError: true})}, nil
-	})
+func answer(use loop.ToolUse, text string) journal.Entry {
+	return journal.Of(journal.AgentToolResult{ToolUseID: use.ID, Content: journal.Text(text), IsError: true})
 }
 
-// toolOutcome is all that is known when a tool call has ended.
-type toolOutcome struct {
+// toolEffect is an admitted tool call.
+type toolEffect struct {
 	step       id.Step
 	use        loop.ToolUse
 	call       connectors.Prepared
 	decision   gate.Decision
-	queued     time.Time
-	admittedAt time.Time
+	intendedAt time.Time
+	limit      time.Duration
+}
+
+func (e *toolEffect) run(w *work, base context.Context) outcome {
+	o := &toolOutcome{toolEffect: e, admittedAt: w.clock.Now()}
+	w.runTool(base, o, e.limit, func(ctx context.Context, box *sandbox.Sandbox) (connectors.Result, error) {
+		return w.tools.Call(ctx, e.decision.Admission, e.call, box)
+	})
+	return o
+}
+
+// toolOutcome is all that is known when a tool call has ended.
+type toolOutcome struct {
+	*toolEffect
+
+	admittedAt time.Time // when the commit that admitted it was done
 	result     connectors.Result
 	err        error
 	cause      error
@@ -146,35 +144,31 @@ func (w *work) endCommand(base context.Context, box *sandbox.Sandbox, o *toolOut
 	}
 }
 
-func (w *work) settleTool(ctx context.Context, o toolOutcome) error {
-	ctx = context.WithoutCancel(ctx)
-	return w.commit(ctx, func(tx pgx.Tx, l *journal.Locked) ([]journal.Entry, error) {
-		now := w.clock.Now()
-		settled := journal.StepSettled{Kind: journal.KindToolCall, Name: o.use.Name, Outcome: journal.Succeeded}
-		result := journal.AgentToolResult{ToolUseID: o.use.ID, Content: journal.Text(o.result.Text), IsError: o.result.IsError}
-		if o.err != nil {
-			w.failedTool(&settled, &result, o)
-		}
-		ran := min(o.ran, o.call.TimeLimit) // waiting for the connection is not the command's time
-		if o.ran > 0 && o.call.Sandbox {
-			settled.Usage.SandboxMillis = max(1, ran.Milliseconds())
-		}
-		var quantity []gate.Priced
-		if settled.Outcome == journal.Succeeded || o.ran > 0 {
-			quantity = toolQuantities(o.use.Name, o.call.Sandbox, settled.Usage.SandboxMillis)
-		}
-		money, err := w.gate.Settle(ctx, tx, now, l, o.decision.Hold.ID, gate.Used{At: o.admittedAt, Quantity: quantity})
-		if err != nil {
-			return nil, err
-		}
-		settled.Cost, settled.Entry, settled.Released = money.Captured, money.Entry, money.Released
-		l.PutSpan(toolSpan(l, o, settled, result, now))
-		return []journal.Entry{{Step: o.step, Payload: result}, {Step: o.step, Payload: settled}}, nil
-	})
+func (o *toolOutcome) settle(ctx context.Context, w *work, d *draft) error {
+	settled := journal.StepSettled{Kind: journal.KindToolCall, Name: o.use.Name, Outcome: journal.Succeeded}
+	result := journal.AgentToolResult{ToolUseID: o.use.ID, Content: journal.Text(o.result.Text), IsError: o.result.IsError}
+	if o.err != nil {
+		w.failedTool(&settled, &result, o)
+	}
+	ran := min(o.ran, o.call.TimeLimit) // waiting for the connection is not the command's time
+	if o.ran > 0 && o.call.Sandbox {
+		settled.Usage.SandboxMillis = max(1, ran.Milliseconds())
+	}
+	var quantity []gate.Priced
+	if settled.Outcome == journal.Succeeded || o.ran > 0 {
+		quantity = toolQuantities(o.use.Name, o.call.Sandbox, settled.Usage.SandboxMillis)
+	}
+	money, err := w.gate.Settle(ctx, d.Unit, *o.decision.Hold, gate.Used{At: o.intendedAt, Quantity: quantity})
+	if err != nil {
+		return err
+	}
+	settled.Cost, settled.Entry, settled.Released = money.Captured, money.Entry, money.Released
+	d.PutSpan(toolSpan(&d.Draft, o, settled, result, d.Now))
+	return d.append(journal.Entry{Step: o.step, Payload: result}, journal.Entry{Step: o.step, Payload: settled})
 }
 
 // failedTool says in words for the model what went wrong, and what is known of the outcome.
-func (w *work) failedTool(settled *journal.StepSettled, result *journal.AgentToolResult, o toolOutcome) {
+func (w *work) failedTool(settled *journal.StepSettled, result *journal.AgentToolResult, o *toolOutcome) {
 	result.IsError = true
 	f := fault.As(o.err)
 	settled.Outcome = journal.Failed
@@ -221,11 +215,11 @@ func toolLabel(o *toolOutcome) string {
 	}
 }
 
-func toolSpan(l *journal.Locked, o toolOutcome, settled journal.StepSettled, result journal.AgentToolResult, now time.Time) journal.Span {
-	step := journal.Step{ID: o.step, IntendedAt: o.admittedAt, Hold: o.decision.Hold.ID, EffectKey: string(o.step)}
-	s := stepSpan(l, step, "execute_tool "+o.use.Name, journal.OperationExecuteTool, settled, now)
+func toolSpan(d *journal.Draft, o *toolOutcome, settled journal.StepSettled, result journal.AgentToolResult, now time.Time) journal.Span {
+	step := journal.Step{ID: o.step, IntendedAt: o.intendedAt, Hold: o.decision.Hold.ID, EffectKey: string(o.step)}
+	s := stepSpan(d, step, "execute_tool "+o.use.Name, journal.OperationExecuteTool, settled, now)
 	s.ToolName = o.use.Name
-	s.TimeGateMS = o.admittedAt.Sub(o.queued).Milliseconds()
+	s.TimeGateMS = o.admittedAt.Sub(o.intendedAt).Milliseconds()
 	s.TimeQueuedMS = max(0, now.Sub(o.admittedAt).Milliseconds()-o.ran.Milliseconds())
 	s.DecisionReasons = reasons(o.decision.Reasons)
 	s.Input = journal.NewSpanBody(o.use.Input)

@@ -26,12 +26,12 @@ func unknownOutcome(ctx context.Context, tx pgx.Tx, g *gate.Gate, now time.Time,
 		settled.Usage = journal.Usage{InputTokens: intended.InputTokensEstimate}
 		used.Quantity = []gate.Priced{{Kind: prices.Model, Ref: step.Name, Quantities: prices.Quantities{prices.InputToken: intended.InputTokensEstimate}}}
 	}
-	money, err := g.Settle(ctx, tx, now, l, step.Hold, used)
+	money, err := g.SettleTx(ctx, tx, now, l, step.Hold, used)
 	if err != nil {
 		return billing.Settled{}, nil, err
 	}
 	settled.Cost, settled.Entry, settled.Released = money.Captured, money.Entry, money.Released
-	l.PutSpan(unknownSpan(l, step, settled, now))
+	l.PutSpan(unknownSpan(&l.Draft, step, settled, now))
 	var entries []journal.Entry
 	if step.Kind == journal.KindToolCall && intended.ToolUseID != "" {
 		entries = append(entries, journal.Entry{Step: step.ID, Payload: journal.AgentToolResult{

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -156,6 +157,18 @@ type History struct {
 // NewHistory is the history of a journal without events.
 func NewHistory() *History {
 	return &History{results: map[string]journal.AgentToolResult{}}
+}
+
+// Clone is a history of its own, to be folded further without a change to this one.
+func (h *History) Clone() *History {
+	c := *h
+	c.inputSeqs, c.messages, c.queued, c.uses = slices.Clone(h.inputSeqs), slices.Clone(h.messages), slices.Clone(h.queued), slices.Clone(h.uses)
+	if n := len(c.messages); n > 0 {
+		// The last message is the one that may still grow.
+		c.messages[n-1].Content = slices.Clone(c.messages[n-1].Content)
+	}
+	c.results = maps.Clone(h.results)
+	return &c
 }
 
 // LastSeq is the number of the last event that was applied.

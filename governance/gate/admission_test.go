@@ -34,19 +34,22 @@ func TestAnAdmissionThatNoGateMadeIsRefused(t *testing.T) {
 func TestAnAdmissionIsArmedByTheCommitAlone(t *testing.T) {
 	s := newScene(t, money.Dollar)
 	p := proposal()
-	var d gate.Decision
-	err := s.in(func(ctx context.Context, tx pgx.Tx, l *journal.Locked) (err error) {
-		d, err = s.gate.Admit(ctx, tx, s.clock.Now(), l, p)
-		require.NoError(t, err)
-		require.Equal(t, journal.Admitted, d.Outcome)
-		_, early := d.Admission.Consume(p.Kind, p.Digest)
-		requireRefused(t, early, "never committed")
-		return errUndo
-	})
-	require.ErrorIs(t, err, errUndo)
+	u := s.unit(nil)
+	d, err := s.gate.Admit(u, p)
+	require.NoError(t, err)
+	require.Equal(t, journal.Admitted, d.Outcome)
+	_, early := d.Admission.Consume(p.Kind, p.Digest)
+	requireRefused(t, early, "never committed")
+
+	// Somebody else appends: the unit is out of date, and its admission is worth nothing for ever.
+	require.NoError(t, s.in(func(ctx context.Context, _ pgx.Tx, l *journal.Locked) error {
+		_, err := l.Append(ctx, s.clock.Now(), journal.Of(journal.UserMessage{Content: journal.Text("wait")}))
+		return err
+	}))
+	require.ErrorIs(t, s.commits.Commit(t.Context(), u), gate.ErrMoved)
 	_, err = d.Admission.Consume(p.Kind, p.Digest)
 	requireRefused(t, err, "never committed")
-	require.Equal(t, money.Dollar, s.balances().Available, "the hold went with the transaction")
+	require.Equal(t, money.Dollar, s.balances().Available, "nothing was held")
 }
 
 func TestAnAdmissionIsConsumedOnce(t *testing.T) {

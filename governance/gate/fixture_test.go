@@ -30,7 +30,9 @@ type scene struct {
 	db      *postgres.DB
 	org     id.Org
 	session id.Session
+	lease   journal.Lease
 	gate    *gate.Gate
+	commits *gate.Committer
 	clock   *clock.Offset
 }
 
@@ -44,7 +46,7 @@ func newScene(t *testing.T, credit money.Nanos) *scene {
 		{Kind: prices.Tool, Ref: "builtin/bash", EffectiveFrom: from, Nanos: prices.Prices{prices.Call: 5000}},
 	}})
 	require.NoError(t, err)
-	s.gate = gate.New(table, s.clock, slog.New(slog.DiscardHandler))
+	s.gate, s.commits = gate.New(table, s.clock, slog.New(slog.DiscardHandler)), gate.NewCommitter(s.db)
 	require.NoError(t, s.db.InTx(t.Context(), s.org, func(tx pgx.Tx) error {
 		now := s.clock.Now()
 		if credit > 0 {
@@ -58,6 +60,7 @@ func newScene(t *testing.T, credit money.Nanos) *scene {
 		})
 		return err
 	}))
+	s.lease = s.claim(s.session)
 	return s
 }
 
@@ -73,15 +76,58 @@ func (s *scene) in(fn func(ctx context.Context, tx pgx.Tx, l *journal.Locked) er
 	})
 }
 
+// claim takes the lease of a session.
+func (s *scene) claim(session id.Session) (lease journal.Lease) {
+	s.t.Helper()
+	require.NoError(s.t, s.db.InTx(s.t.Context(), s.org, func(tx pgx.Tx) (err error) {
+		var claimed bool
+		lease, claimed, err = journal.ClaimLease(s.t.Context(), tx, s.org, session, "test", "", time.Hour)
+		require.True(s.t, claimed)
+		return err
+	}))
+	return lease
+}
+
+// unit drafts a unit on the session as it is.
+func (s *scene) unit(short *billing.Short) *gate.Unit {
+	s.t.Helper()
+	var session journal.Session
+	require.NoError(s.t, s.db.InTx(s.t.Context(), s.org, func(tx pgx.Tx) (err error) {
+		session, err = journal.Get(s.t.Context(), tx, s.org, s.session)
+		return err
+	}))
+	return gate.Draft(s.clock.Now(), session, s.lease, short)
+}
+
 // admit asks the gate and commits its answer.
 func (s *scene) admit(p gate.Proposal) gate.Decision {
 	s.t.Helper()
-	var d gate.Decision
-	require.NoError(s.t, s.in(func(ctx context.Context, tx pgx.Tx, l *journal.Locked) (err error) {
-		d, err = s.gate.Admit(ctx, tx, s.clock.Now(), l, p)
-		return err
-	}))
-	return d
+	var short *billing.Short
+	for {
+		u := s.unit(short)
+		d, err := s.gate.Admit(u, p)
+		require.NoError(s.t, err)
+		_, err = u.Append(u.Now, journal.Of(d.Event(p)))
+		require.NoError(s.t, err)
+		err = s.commits.Commit(s.t.Context(), u)
+		var wanting *gate.ShortError
+		if errors.As(err, &wanting) {
+			short = &wanting.Short
+			continue
+		}
+		require.NoError(s.t, err)
+		return d
+	}
+}
+
+// settle settles a hold in a unit of its own.
+func (s *scene) settle(hold journal.HoldRef, used gate.Used) billing.Settled {
+	s.t.Helper()
+	u := s.unit(nil)
+	settled, err := s.gate.Settle(s.t.Context(), u, hold, used)
+	require.NoError(s.t, err)
+	require.NoError(s.t, s.commits.Commit(s.t.Context(), u))
+	return settled
 }
 
 func (s *scene) balances() (b billing.Balances) {

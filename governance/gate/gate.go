@@ -17,7 +17,6 @@ import (
 	"ambit.dev/ambit/internal/fault"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/money"
-	"ambit.dev/ambit/internal/postgres"
 	"ambit.dev/ambit/journal"
 )
 
@@ -76,44 +75,6 @@ func New(table *prices.Table, c clock.Clock, log *slog.Logger) *Gate {
 // Prices is the table that the gate prices with.
 func (g *Gate) Prices() *prices.Table { return g.prices }
 
-// Admit decides on a proposal in the session whose row the transaction has locked and whose fence the caller has checked. An error means
-// that no decision could be made: then there is no effect. A refusal is a decision, not an error.
-func (g *Gate) Admit(ctx context.Context, tx pgx.Tx, now time.Time, session *journal.Locked, p Proposal) (Decision, error) {
-	if p.EffectKey == "" || p.Digest == (Digest{}) || p.Step == "" || p.Within <= 0 {
-		return Decision{}, errors.New("a proposal needs a step, an effect key, a digest and a time within which it ends")
-	}
-	if reason := permitted(session.Agent, p); reason != nil {
-		return Decision{Outcome: journal.Denied, Reasons: []journal.Reason{*reason}}, nil
-	}
-	bound, lines, err := g.bound(now, p.Quantity)
-	if err != nil {
-		var f *fault.Error
-		if errors.As(err, &f) && f.Code == "price_unknown" {
-			return Decision{Outcome: journal.Denied, Reasons: []journal.Reason{{Rule: "price", Message: f.Message}}}, nil
-		}
-		return Decision{}, err
-	}
-	hold, short, err := billing.Place(ctx, tx, now, session.Org, billing.HoldRequest{
-		Session: session.ID, Step: p.Step, Parent: session.CeilingHold, Amount: bound, Lines: lines, PriceVersion: g.prices.Version(), Expires: now.Add(p.Within),
-	})
-	if err != nil {
-		return Decision{}, err
-	}
-	if short != nil {
-		s := shortfall(session.Org, session.ID, *short)
-		return Decision{Outcome: journal.Denied, Shortfall: &s, Reasons: []journal.Reason{{Rule: "hold", Message: s.Sentence()}}}, nil
-	}
-	a := &Admission{
-		kind: p.Kind, digest: p.Digest, now: g.clock.Now,
-		grant: Grant{Org: session.Org, Session: session.ID, Step: p.Step, EffectKey: p.EffectKey, Epoch: session.Epoch, ExpiresAt: now.Add(p.Within)},
-	}
-	postgres.AfterCommit(tx, a.arm)
-	return Decision{
-		Outcome: journal.Admitted, Hold: &journal.HoldRef{ID: hold, Amount: bound}, Admission: a,
-		Reasons: []journal.Reason{{Rule: "hold", Message: "held " + bound.Display() + " at most"}},
-	}, nil
-}
-
 // permitted is the permission check: an agent may call its own model and the tools that its definition names, and nothing else.
 func permitted(agent journal.Snapshot, p Proposal) *journal.Reason {
 	switch p.Kind {
@@ -159,27 +120,38 @@ type Used struct {
 	At time.Time
 }
 
-// Settle captures what an effect used, at most its hold, and releases the rest.
-func (g *Gate) Settle(ctx context.Context, tx pgx.Tx, now time.Time, session *journal.Locked, hold id.Hold, used Used) (billing.Settled, error) {
-	var cost money.Nanos
-	for _, q := range used.Quantity {
-		amount, _, err := g.prices.Cost(used.At, q.Kind, q.Ref, q.Quantities)
-		if err != nil {
-			return billing.Settled{}, fmt.Errorf("price what was used: %w", err)
-		}
-		if cost, err = cost.Add(amount); err != nil {
-			return billing.Settled{}, fmt.Errorf("price what was used: %w", err)
-		}
+// SettleTx is Settle in a transaction that has locked the session: for what is settled by others than its worker.
+func (g *Gate) SettleTx(ctx context.Context, tx pgx.Tx, now time.Time, session *journal.Locked, hold id.Hold, used Used) (billing.Settled, error) {
+	cost, err := g.cost(used)
+	if err != nil {
+		return billing.Settled{}, err
 	}
 	settled, err := billing.Settle(ctx, tx, now, session.Org, hold, cost)
 	if err != nil {
 		return billing.Settled{}, err
 	}
-	if settled.Excess > 0 {
-		g.log.ErrorContext(ctx, "an effect used more than its hold; the excess is booked as the platform's loss",
-			"org", session.Org, "session", session.ID, "hold", hold, "excess_nanos", int64(settled.Excess))
-	}
+	g.reportExcess(ctx, session.Org, session.ID, hold, settled)
 	return settled, nil
+}
+
+func (g *Gate) cost(used Used) (cost money.Nanos, err error) {
+	for _, q := range used.Quantity {
+		amount, _, err := g.prices.Cost(used.At, q.Kind, q.Ref, q.Quantities)
+		if err != nil {
+			return 0, fmt.Errorf("price what was used: %w", err)
+		}
+		if cost, err = cost.Add(amount); err != nil {
+			return 0, fmt.Errorf("price what was used: %w", err)
+		}
+	}
+	return cost, nil
+}
+
+func (g *Gate) reportExcess(ctx context.Context, org id.Org, session id.Session, hold id.Hold, s billing.Settled) {
+	if s.Excess > 0 {
+		g.log.ErrorContext(ctx, "an effect used more than its hold; the excess is booked as the platform's loss",
+			"org", org, "session", session, "hold", hold, "excess_nanos", int64(s.Excess))
+	}
 }
 
 // Ceiling holds a session's price ceiling at once. It fails with 402 insufficient_funds, which names the shortfall, and then nothing is held.

@@ -77,12 +77,9 @@ func TestAnIncompleteProposalIsNoDecision(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p := proposal()
 			change(&p)
-			err := s.in(func(ctx context.Context, tx pgx.Tx, l *journal.Locked) error {
-				d, err := s.gate.Admit(ctx, tx, s.clock.Now(), l, p)
-				require.Nil(t, d.Admission)
-				return err
-			})
+			d, err := s.gate.Admit(s.unit(nil), p)
 			require.Error(t, err)
+			require.Nil(t, d.Admission)
 		})
 	}
 }
@@ -119,19 +116,16 @@ func TestEffectsAreCarvedFromTheCeiling(t *testing.T) {
 
 	// A step settled for less gives the rest back to the ceiling, so that the next fits.
 	used := gate.Used{At: s.clock.Now(), Quantity: []gate.Priced{{Kind: prices.Model, Ref: "test/model", Quantities: prices.Quantities{prices.InputToken: 10}}}}
-	require.NoError(t, s.in(func(ctx context.Context, tx pgx.Tx, l *journal.Locked) error {
-		settled, err := s.gate.Settle(ctx, tx, s.clock.Now(), l, first.Hold.ID, used)
-		require.Equal(t, money.Nanos(1000), settled.Captured)
-		require.Equal(t, bound-1000, settled.Released)
-		return err
-	}))
+	settled := s.settle(*first.Hold, used)
+	require.Equal(t, money.Nanos(1000), settled.Captured)
+	require.Equal(t, bound-1000, settled.Released)
 	b := s.balances()
 	require.Equal(t, 2*bound+1-1000, b.Held)
 	require.Equal(t, money.Nanos(1000), b.Spent)
 	require.Equal(t, journal.Denied, s.admit(proposal()).Outcome, "1,000 nano-dollars are spent: what is left is 999 short")
 
 	require.NoError(t, s.in(func(ctx context.Context, tx pgx.Tx, l *journal.Locked) error {
-		_, err := s.gate.Settle(ctx, tx, s.clock.Now(), l, second.Hold.ID, gate.Used{At: s.clock.Now()})
+		_, err := s.gate.SettleTx(ctx, tx, s.clock.Now(), l, second.Hold.ID, gate.Used{At: s.clock.Now()})
 		if err != nil {
 			return err
 		}
@@ -193,7 +187,7 @@ func TestAnOpenStepIsTakenUpUnderItsOwnKeyAndHoldOnly(t *testing.T) {
 	g, err := resumed.Admission.Consume(p.Kind, p.Digest)
 	require.NoError(t, err)
 	require.Equal(t, p.EffectKey, g.EffectKey)
-	require.Equal(t, int64(1), g.Epoch)
+	require.Equal(t, int64(2), g.Epoch)
 
 	other := proposal()
 	_, err = again(other, open)
@@ -209,10 +203,7 @@ func TestAnOpenStepIsTakenUpUnderItsOwnKeyAndHoldOnly(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, journal.Denied, denied.Outcome)
 
-	require.NoError(t, s.in(func(ctx context.Context, tx pgx.Tx, l *journal.Locked) error {
-		_, err := s.gate.Settle(ctx, tx, s.clock.Now(), l, d.Hold.ID, gate.Used{At: s.clock.Now()})
-		return err
-	}))
+	s.settle(*d.Hold, gate.Used{At: s.clock.Now()})
 	late, err := again(p, open)
 	require.NoError(t, err)
 	require.Equal(t, journal.Denied, late.Outcome)
@@ -229,17 +220,18 @@ func TestWhatIsUsedIsPricedAsOfItsAdmission(t *testing.T) {
 	g := gate.New(table, s.clock, nil)
 	p := proposal()
 	admittedAt := time.Date(2029, 12, 31, 23, 59, 59, 0, time.UTC)
-	require.NoError(t, s.in(func(ctx context.Context, tx pgx.Tx, l *journal.Locked) error {
-		d, err := g.Admit(ctx, tx, admittedAt, l, p)
-		if err != nil {
-			return err
-		}
-		require.Equal(t, bound, d.Hold.Amount)
-		settled, err := g.Settle(ctx, tx, admittedAt.Add(time.Minute), l, d.Hold.ID, gate.Used{At: admittedAt, Quantity: p.Quantity})
-		require.Equal(t, bound, settled.Captured)
-		require.Zero(t, settled.Excess)
-		return err
-	}))
+	u := s.unit(nil)
+	u.Now = admittedAt
+	d, err := g.Admit(u, p)
+	require.NoError(t, err)
+	require.Equal(t, bound, d.Hold.Amount)
+	require.NoError(t, s.commits.Commit(t.Context(), u))
+	later := s.unit(nil)
+	settled, err := g.Settle(t.Context(), later, *d.Hold, gate.Used{At: admittedAt, Quantity: p.Quantity})
+	require.NoError(t, err)
+	require.NoError(t, s.commits.Commit(t.Context(), later))
+	require.Equal(t, bound, settled.Captured)
+	require.Zero(t, settled.Excess)
 }
 
 func TestTheDecisionIsJournalledAsItWasMade(t *testing.T) {

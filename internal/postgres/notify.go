@@ -36,6 +36,9 @@ func Notify(tx pgx.Tx, channel, payload string) {
 	t.notices = append(t.notices, n)
 }
 
+// Announce tells listeners of the channel now, for what is committed already; as with Notify, it is a hint.
+func (db *DB) Announce(channel, payload string) { db.courier.take([]notice{{channel, payload}}) }
+
 // AfterCommit runs fn in this process once the transaction has committed, and not at all if it does not.
 func AfterCommit(tx pgx.Tx, fn func()) {
 	t, ok := tx.(*noticeTx)

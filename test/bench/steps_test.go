@@ -83,7 +83,7 @@ func newRig(b testing.TB, concurrency, organisations int) *rig {
 	registry, err := connectors.NewRegistry(nothing())
 	require.NoError(b, err)
 	list := agents.New(agents.Catalogue{KnowsModel: func(string) bool { return true }, KnowsTool: registry.Knows}, clock.System())
-	listener := postgres.NewListener(db, log, journal.Channel, journal.InterruptChannel)
+	listener := postgres.NewListener(db, log, journal.Channel, journal.InterruptChannel, journal.RestChannel)
 	listener.Start(context.Background())
 	b.Cleanup(listener.Stop)
 	previews := scheduler.NewPreviews("", nil)

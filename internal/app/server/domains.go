@@ -140,7 +140,7 @@ func (d *Domains) open(ctx context.Context, role Role) (err error) {
 		return err
 	}
 	d.Traces = observability.NewReader(d.ClickHouse)
-	d.Listener = postgres.NewListener(d.DB, d.Log, journal.Channel, journal.InterruptChannel, journal.OutboxChannel)
+	d.Listener = postgres.NewListener(d.DB, d.Log, journal.Channel, journal.InterruptChannel, journal.RestChannel, journal.OutboxChannel)
 	d.Idempotency = idempotency.NewStore(d.Sealer, d.Clock)
 	if err := d.openTenants(); err != nil {
 		return err

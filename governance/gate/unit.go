@@ -1,0 +1,103 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"ambit.dev/ambit/billing"
+	"ambit.dev/ambit/internal/fault"
+	"ambit.dev/ambit/internal/id"
+	"ambit.dev/ambit/internal/money"
+	"ambit.dev/ambit/journal"
+)
+
+// Unit is a session's next commit, drafted in memory: what is settled of the effect that ended, the decision on the effect that follows,
+// and the events that say so. The committer writes all of it or nothing. A unit settles at most one effect and admits at most one.
+type Unit struct {
+	journal.Draft
+	// Now is the time of everything in the unit.
+	Now time.Time
+
+	lease        journal.Lease
+	seen         int64
+	short        *billing.Short
+	settle       *settlement
+	place        *billing.HoldRequest
+	hold         id.Hold
+	admission    *Admission
+	releaseLease bool
+}
+
+type settlement struct {
+	hold   journal.HoldRef
+	used   money.Nanos
+	result billing.Settled
+}
+
+// Draft begins a unit on a session as its lease-holder knows it. short is what the ledger answered to the unit before, where that could
+// not be had: the gate then denies it with that shortfall.
+func Draft(now time.Time, session journal.Session, lease journal.Lease, short *billing.Short) *Unit {
+	return &Unit{Draft: *journal.NewDraft(session), Now: now, lease: lease, seen: session.LastSeq, short: short}
+}
+
+// ReleaseLease gives the lease back with the commit.
+func (u *Unit) ReleaseLease() { u.releaseLease = true }
+
+// Admit decides on a proposal. An error means that no decision could be made: then there is no effect. A refusal is a decision, not an
+// error. That the hold can be had is only known when the unit is committed; if not, the unit is drafted again, with the shortfall.
+func (g *Gate) Admit(u *Unit, p Proposal) (Decision, error) {
+	if p.EffectKey == "" || p.Digest == (Digest{}) || p.Step == "" || p.Within <= 0 {
+		return Decision{}, errors.New("a proposal needs a step, an effect key, a digest and a time within which it ends")
+	}
+	if u.place != nil {
+		return Decision{}, errors.New("a unit admits one effect")
+	}
+	if reason := permitted(u.Agent, p); reason != nil {
+		return Decision{Outcome: journal.Denied, Reasons: []journal.Reason{*reason}}, nil
+	}
+	bound, lines, err := g.bound(u.Now, p.Quantity)
+	if err != nil {
+		var f *fault.Error
+		if errors.As(err, &f) && f.Code == "price_unknown" {
+			return Decision{Outcome: journal.Denied, Reasons: []journal.Reason{{Rule: "price", Message: f.Message}}}, nil
+		}
+		return Decision{}, err
+	}
+	if u.short != nil && u.short.Available < bound {
+		s := shortfall(u.Org, u.ID, billing.Short{Required: bound, Available: u.short.Available, Ceiling: u.short.Ceiling})
+		return Decision{Outcome: journal.Denied, Shortfall: &s, Reasons: []journal.Reason{{Rule: "hold", Message: s.Sentence()}}}, nil
+	}
+	u.hold = id.New[id.Hold]()
+	u.place = &billing.HoldRequest{
+		Session: u.ID, Step: p.Step, Parent: u.CeilingHold, Amount: bound, Lines: lines, PriceVersion: g.prices.Version(), Expires: u.Now.Add(p.Within),
+	}
+	u.admission = &Admission{
+		kind: p.Kind, digest: p.Digest, now: g.clock.Now,
+		grant: Grant{Org: u.Org, Session: u.ID, Step: p.Step, EffectKey: p.EffectKey, Epoch: u.Epoch, ExpiresAt: u.Now.Add(p.Within)},
+	}
+	return Decision{
+		Outcome: journal.Admitted, Hold: &journal.HoldRef{ID: u.hold, Amount: bound}, Admission: u.admission,
+		Reasons: []journal.Reason{{Rule: "hold", Message: "held " + bound.Display() + " at most"}},
+	}, nil
+}
+
+// Settle captures what an effect used, at most its hold, and releases the rest. The hold must be as it was placed: the commit fails if it
+// is not.
+func (g *Gate) Settle(ctx context.Context, u *Unit, hold journal.HoldRef, used Used) (billing.Settled, error) {
+	if u.settle != nil {
+		return billing.Settled{}, errors.New("a unit settles one effect")
+	}
+	cost, err := g.cost(used)
+	if err != nil {
+		return billing.Settled{}, err
+	}
+	result, err := billing.Outcome(hold.Amount, cost)
+	if err != nil {
+		return billing.Settled{}, fmt.Errorf("settle hold %s: %w", hold.ID, err)
+	}
+	u.settle = &settlement{hold: hold, used: cost, result: result}
+	g.reportExcess(ctx, u.Org, u.ID, hold.ID, result)
+	return result, nil
+}
