@@ -131,6 +131,20 @@ type GateDecided struct {
 	ToolUseID string `json:"tool_use_id,omitempty"`
 	// Shortfall says what was missing, for a denial for want of money.
 	Shortfall *Shortfall `json:"shortfall,omitempty"`
+	// Asked is nil in journals from before permissions had rules.
+	Asked *Asked `json:"asked,omitempty"`
+}
+
+// Asked is what a decision was about besides the kind and the name, as far as permissions look at it.
+type Asked struct {
+	Action      string `json:"action,omitempty"`
+	Object      string `json:"object,omitempty"`
+	Domain      string `json:"domain,omitempty"`
+	Environment string `json:"environment,omitempty"`
+	// Amount is the most that the effect may cost.
+	Amount money.Nanos `json:"amount"`
+	// PolicyVersion is the version of the rules that decided.
+	PolicyVersion int64 `json:"policy_version"`
 }
 
 // Shortfall is what an effect would have needed and what there was.

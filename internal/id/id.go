@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 )
@@ -38,6 +39,18 @@ var decodeTable = func() (t [256]int8) {
 func New[T Kind]() T {
 	var zero T
 	return T(zero.Prefix() + "_" + encode(uuid.Must(uuid.NewV7())))
+}
+
+// Floor returns the smallest id that could have been made at t: every id of this kind made in that millisecond or later is not below it. It
+// is for ranges, and names nothing.
+func Floor[T Kind](t time.Time) T {
+	var zero T
+	var u uuid.UUID
+	ms := uint64(max(t.UnixMilli(), 0)) //nolint:gosec // not negative
+	for i := range 6 {
+		u[i] = byte(ms >> (40 - 8*i)) //nolint:gosec // the low eight bits are wanted
+	}
+	return T(zero.Prefix() + "_" + encode(u))
 }
 
 // Parse checks that s is an id of kind T: its prefix, its length, its alphabet. It does not say whether anything has that id.

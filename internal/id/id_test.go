@@ -4,6 +4,7 @@ import (
 	"sort"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -27,6 +28,16 @@ func TestIdsOfLaterMillisecondsSortLater(t *testing.T) {
 		made = append(made, string(id.New[id.Event]()))
 	}
 	require.True(t, sort.StringsAreSorted(made), "ids made in order sort in order")
+}
+
+func TestFloorDividesTheIdsByTheirTime(t *testing.T) {
+	before := id.New[id.Event]()
+	now := time.Now()
+	require.Less(t, string(before), string(id.Floor[id.Event](now.Add(time.Minute))))
+	require.Less(t, string(id.Floor[id.Event](now.Add(-time.Minute))), string(before))
+	require.LessOrEqual(t, string(id.Floor[id.Event](now)), string(id.New[id.Event]()))
+	_, err := id.Parse[id.Event](string(id.Floor[id.Event](now)))
+	require.NoError(t, err)
 }
 
 func TestParseRefuses(t *testing.T) {

@@ -137,3 +137,15 @@ type SigningKey string
 
 // Prefix implements Kind.
 func (SigningKey) Prefix() string { return "sik" }
+
+// Permission identifies a rule about what agents may do.
+type Permission string
+
+// Prefix implements Kind.
+func (Permission) Prefix() string { return "prm" }
+
+// Role identifies a role that an organisation made of its own.
+type Role string
+
+// Prefix implements Kind.
+func (Role) Prefix() string { return "rol" }
