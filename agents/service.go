@@ -320,6 +320,23 @@ func (s *Service) ListAliases(ctx context.Context, tx pgx.Tx, org id.Org, agent 
 	return out, nil
 }
 
+// AliasesOf lists the aliases of several agents in one query.
+func (s *Service) AliasesOf(ctx context.Context, tx pgx.Tx, org id.Org, agents []id.Agent) (map[id.Agent][]Alias, error) {
+	names := make([]string, len(agents))
+	for i, a := range agents {
+		names[i] = string(a)
+	}
+	rows, err := agentsdb.New(tx).AliasesOf(ctx, agentsdb.AliasesOfParams{OrgID: org, AgentIds: names})
+	if err != nil {
+		return nil, fmt.Errorf("list the aliases of %d agents: %w", len(agents), err)
+	}
+	out := map[id.Agent][]Alias{}
+	for _, r := range rows {
+		out[r.AgentID] = append(out[r.AgentID], aliasFromRow(r))
+	}
+	return out, nil
+}
+
 // DeleteAlias removes an alias; the versions stay.
 func (s *Service) DeleteAlias(ctx context.Context, tx pgx.Tx, org id.Org, agent id.Agent, name string) error {
 	n, err := agentsdb.New(tx).DeleteAlias(ctx, agentsdb.DeleteAliasParams{OrgID: org, AgentID: agent, Name: name})

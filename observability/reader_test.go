@@ -14,7 +14,6 @@ import (
 
 	chdriver "github.com/ClickHouse/clickhouse-go/v2"
 	"github.com/stretchr/testify/require"
-	"pgregory.net/rapid"
 
 	"ambit.dev/ambit/internal/clickhouse"
 	"ambit.dev/ambit/internal/clickhouse/clickhousetest"
@@ -426,21 +425,6 @@ func TestMigrationsAgain(t *testing.T) {
 			require.Contains(t, made, "IF NOT EXISTS", e.Name())
 		}
 	}
-}
-
-func TestSessionRange(t *testing.T) {
-	before := time.Now().Add(-time.Millisecond)
-	session := string(id.New[id.Session]())
-	after := time.Now().Add(2 * time.Millisecond)
-	require.Less(t, firstSessionAt(before), session)
-	require.Greater(t, firstSessionAt(after), session)
-	_, err := id.Parse[id.Session](firstSessionAt(before))
-	require.NoError(t, err)
-	rapid.Check(t, func(t *rapid.T) {
-		a := time.UnixMilli(rapid.Int64Range(0, 1<<47).Draw(t, "a"))
-		b := time.UnixMilli(rapid.Int64Range(0, 1<<47).Draw(t, "b"))
-		require.Equal(t, a.Before(b), firstSessionAt(a) < firstSessionAt(b))
-	})
 }
 
 func FuzzParseSpanCursor(f *testing.F) {

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/labstack/echo/v4"
@@ -104,12 +105,20 @@ func (h *Handler) list(c echo.Context) error {
 			found = found[:pageSize]
 			v.Pager.Next = v.Action + "?" + url.Values{"q": {v.Query}, "after": {string(found[pageSize-1].ID)}}.Encode()
 		}
+		ids := make([]id.Agent, len(found))
+		for i, a := range found {
+			ids[i] = a.ID
+		}
+		aliases, err := h.Agents.AliasesOf(ctx, tx, p.Org, ids)
+		if err != nil {
+			return err
+		}
+		week, err := journal.ActivityOf(ctx, tx, p.Org, ids, time.Now().Add(-7*24*time.Hour))
+		if err != nil {
+			return err
+		}
 		for _, a := range found {
-			aliases, err := h.Agents.ListAliases(ctx, tx, p.Org, a.ID)
-			if err != nil {
-				return err
-			}
-			v.Rows = append(v.Rows, newRow(p, a, aliases))
+			v.Rows = append(v.Rows, newRow(p, a, aliases[a.ID], week[a.ID]))
 		}
 		return nil
 	})
@@ -124,11 +133,12 @@ func (h *Handler) list(c echo.Context) error {
 	return page.Render(c, 200, List(v))
 }
 
-func newRow(p page.Place, a domain.Agent, aliases []domain.Alias) row {
+func newRow(p page.Place, a domain.Agent, aliases []domain.Alias, week journal.Activity) row {
 	live, _ := liveOf(aliases)
 	return row{
+		Week: week, Sessions: p.Path("sessions") + "?agent=" + string(a.ID) + "&since=7d",
 		Href: p.Path("agents", string(a.ID)), Run: p.Path("playground") + "?agent=" + string(a.ID), Name: a.Name, Description: a.Description,
-		Version: a.Version, Live: live, Model: a.Definition.Model, Tools: len(a.Definition.Tools), Updated: a.UpdatedAt, Archived: a.ArchivedAt != nil,
+		Version: a.Version, Live: live, Model: a.Definition.Model, Updated: a.UpdatedAt, Archived: a.ArchivedAt != nil,
 	}
 }
 

@@ -20,9 +20,19 @@ type row struct {
 	Version           int
 	Live              int
 	Model             string
-	Tools             int
-	Updated           time.Time
-	Archived          bool
+	// Week is what it has done in the last seven days, and Sessions the list of that.
+	Week     journal.Activity
+	Sessions string
+	Updated  time.Time
+	Archived bool
+}
+
+// outcome says how the runs of a week ended.
+func (r row) outcome() string {
+	if r.Week.Failed == 0 {
+		return "none failed"
+	}
+	return ui.Count(r.Week.Failed) + " failed"
 }
 
 type listView struct {

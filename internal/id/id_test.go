@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"ambit.dev/ambit/internal/id"
 )
@@ -57,4 +58,18 @@ func TestParseRefuses(t *testing.T) {
 		_, err := id.Parse[id.Agent](s)
 		require.ErrorIs(t, err, id.ErrMalformed, name)
 	}
+}
+
+func TestFirstAt(t *testing.T) {
+	now := time.Now()
+	made := id.New[id.Session]()
+	require.LessOrEqual(t, id.FirstAt[id.Session](now), made)
+	require.Greater(t, id.FirstAt[id.Session](now.Add(time.Minute)), made)
+	_, err := id.Parse[id.Session](string(id.FirstAt[id.Session](now)))
+	require.NoError(t, err)
+	require.Equal(t, id.Agent("agt_00000000000000000000000000"), id.FirstAt[id.Agent](time.Unix(-5, 0)))
+	rapid.Check(t, func(t *rapid.T) {
+		a, b := time.UnixMilli(rapid.Int64Range(0, 1<<47).Draw(t, "a")), time.UnixMilli(rapid.Int64Range(0, 1<<47).Draw(t, "b"))
+		require.Equal(t, a.Before(b), id.FirstAt[id.Session](a) < id.FirstAt[id.Session](b))
+	})
 }

@@ -47,3 +47,6 @@ RETURNING *;
 
 -- name: DeleteAlias :execrows
 DELETE FROM agent_aliases WHERE org_id = $1 AND agent_id = $2 AND name = $3;
+
+-- name: AliasesOf :many
+SELECT * FROM agent_aliases WHERE org_id = @org_id AND agent_id = ANY (@agent_ids::text[]) ORDER BY agent_id, name;

@@ -13,6 +13,42 @@ import (
 	"ambit.dev/ambit/internal/id"
 )
 
+const aliasesOf = `-- name: AliasesOf :many
+SELECT org_id, agent_id, name, version, revision, updated_at FROM agent_aliases WHERE org_id = $1 AND agent_id = ANY ($2::text[]) ORDER BY agent_id, name
+`
+
+type AliasesOfParams struct {
+	OrgID    id.Org
+	AgentIds []string
+}
+
+func (q *Queries) AliasesOf(ctx context.Context, arg AliasesOfParams) ([]AgentAlias, error) {
+	rows, err := q.db.Query(ctx, aliasesOf, arg.OrgID, arg.AgentIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []AgentAlias
+	for rows.Next() {
+		var i AgentAlias
+		if err := rows.Scan(
+			&i.OrgID,
+			&i.AgentID,
+			&i.Name,
+			&i.Version,
+			&i.Revision,
+			&i.UpdatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const deleteAlias = `-- name: DeleteAlias :execrows
 DELETE FROM agent_aliases WHERE org_id = $1 AND agent_id = $2 AND name = $3
 `

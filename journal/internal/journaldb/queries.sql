@@ -127,3 +127,14 @@ SELECT * FROM receipts WHERE org_id = $1 AND session_id = $2 AND kind = 'kill';
 
 -- name: CompleteReceipt :execrows
 UPDATE receipts SET body = $3, signature = $4, completed_at = $5 WHERE org_id = $1 AND id = $2 AND completed_at IS NULL;
+
+-- name: AgentActivity :many
+-- What each of some agents has done since a time. An id begins with the time of its making, so that sessions_by_agent has the stretch of
+-- time as a range.
+SELECT agent_id, count(*)::bigint AS runs,
+       count(*) FILTER (WHERE stop_reason ->> 'type' IN ('failed', 'retries_exhausted'))::bigint AS failed,
+       sum(charged_nanos)::bigint AS charged_nanos,
+       percentile_disc(0.5) WITHIN GROUP (ORDER BY charged_nanos)::bigint AS median_nanos
+FROM sessions
+WHERE org_id = @org_id AND agent_id = ANY (@agent_ids::text[]) AND id >= @since_id
+GROUP BY agent_id;

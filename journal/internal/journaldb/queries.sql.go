@@ -51,6 +51,58 @@ func (q *Queries) AdvanceSession(ctx context.Context, arg AdvanceSessionParams) 
 	return err
 }
 
+const agentActivity = `-- name: AgentActivity :many
+SELECT agent_id, count(*)::bigint AS runs,
+       count(*) FILTER (WHERE stop_reason ->> 'type' IN ('failed', 'retries_exhausted'))::bigint AS failed,
+       sum(charged_nanos)::bigint AS charged_nanos,
+       percentile_disc(0.5) WITHIN GROUP (ORDER BY charged_nanos)::bigint AS median_nanos
+FROM sessions
+WHERE org_id = $1 AND agent_id = ANY ($2::text[]) AND id >= $3
+GROUP BY agent_id
+`
+
+type AgentActivityParams struct {
+	OrgID    id.Org
+	AgentIds []string
+	SinceID  id.Session
+}
+
+type AgentActivityRow struct {
+	AgentID      id.Agent
+	Runs         int64
+	Failed       int64
+	ChargedNanos int64
+	MedianNanos  int64
+}
+
+// What each of some agents has done since a time. An id begins with the time of its making, so that sessions_by_agent has the stretch of
+// time as a range.
+func (q *Queries) AgentActivity(ctx context.Context, arg AgentActivityParams) ([]AgentActivityRow, error) {
+	rows, err := q.db.Query(ctx, agentActivity, arg.OrgID, arg.AgentIds, arg.SinceID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []AgentActivityRow
+	for rows.Next() {
+		var i AgentActivityRow
+		if err := rows.Scan(
+			&i.AgentID,
+			&i.Runs,
+			&i.Failed,
+			&i.ChargedNanos,
+			&i.MedianNanos,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const claimLease = `-- name: ClaimLease :one
 UPDATE sessions
 SET epoch = epoch + 1, lease_owner = $1, lease_address = $2, lease_expires_at = now() + make_interval(secs => $3::float8)
