@@ -46,6 +46,9 @@ type Mail struct {
 	To      string
 	Subject string
 	Text    string
+	// Once, when set, names the mail: a second one of the same name is not queued, as long as the first is remembered (30 days after it was
+	// sent). It begins with the organisation's id, such as "org_…/budget/bud_…/2026-11/80/usr_…".
+	Once string
 }
 
 // Mailer queues mail and sends it. A nil Mailer is one without a server.
@@ -102,9 +105,11 @@ func (m *Mailer) SendTx(ctx context.Context, tx pgx.Tx, out Mail) error {
 	if err != nil {
 		return fmt.Errorf("seal a mail: %w", err)
 	}
-	err = notificationsdb.New(tx).InsertMail(ctx, notificationsdb.InsertMailParams{
-		ID: mailID, Kind: out.Kind, Recipient: out.To, Sealed: sealed, CreatedAt: m.deps.Clock.Now(),
-	})
+	row := notificationsdb.InsertMailParams{ID: mailID, Kind: out.Kind, Recipient: out.To, Sealed: sealed, CreatedAt: m.deps.Clock.Now()}
+	if out.Once != "" {
+		row.OnceKey = &out.Once
+	}
+	err = notificationsdb.New(tx).InsertMail(ctx, row)
 	if err != nil {
 		return fmt.Errorf("queue a mail: %w", err)
 	}

@@ -232,3 +232,22 @@ func failed(ctx context.Context, err error, sent bool) error {
 	late := errors.Is(ctx.Err(), context.DeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 	return &Failure{Sent: sent, TimedOut: late, Err: err}
 }
+
+// Vet refuses an address that could never be reached, without asking anybody: how it is written, and what it is if it is no name. Where a
+// name points is found out at the dial.
+func (c *Client) Vet(rawURL string) (Target, error) {
+	t, err := ParseURL(rawURL)
+	if err != nil {
+		return t, err
+	}
+	if t.Port < 1024 && t.Port != 80 && t.Port != 443 {
+		return t, refuse(BadURL, "The port %d is not allowed: 80, 443, or one above 1023.", t.Port)
+	}
+	if t.Host.name == "localhost" && !c.cfg.AllowLoopback {
+		return t, refuse(Forbidden, "localhost is this machine, which is never reached from here.")
+	}
+	if a, ok := t.Host.Addr(); ok {
+		return t, c.reachable(a)
+	}
+	return t, nil
+}

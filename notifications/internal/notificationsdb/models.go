@@ -3,3 +3,50 @@
 //   sqlc v1.31.1
 
 package notificationsdb
+
+import (
+	"time"
+)
+
+type Webhook struct {
+	OrgID          string
+	ID             string
+	ProjectID      *string
+	Url            string
+	Description    string
+	EventTypes     []string
+	Status         string
+	DisabledReason *string
+	SealedSecret   []byte
+	SealedPrevious []byte
+	PreviousUntil  *time.Time
+	FailingSince   *time.Time
+	Version        int64
+	CreatedBy      string
+	CreatedAt      time.Time
+	UpdatedAt      time.Time
+}
+
+type WebhookAttempt struct {
+	OrgID      string
+	DeliveryID string
+	Number     int32
+	StartedAt  time.Time
+	DurationMs int32
+	Status     *int32
+	Error      *string
+	Response   string
+}
+
+type WebhookDelivery struct {
+	OrgID        string
+	ID           string
+	WebhookID    string
+	EventID      string
+	Status       string
+	Attempts     int32
+	DueAt        time.Time
+	ClaimedUntil *time.Time
+	CreatedAt    time.Time
+	EndedAt      *time.Time
+}

@@ -10,6 +10,152 @@ import (
 	"time"
 )
 
+const cancelDeliveries = `-- name: CancelDeliveries :exec
+UPDATE webhook_deliveries SET status = 'cancelled', ended_at = $1::timestamptz, claimed_until = NULL
+WHERE org_id = $2 AND webhook_id = $3 AND status = 'pending'
+`
+
+type CancelDeliveriesParams struct {
+	Now       time.Time
+	OrgID     string
+	WebhookID string
+}
+
+// What waits for an endpoint that is disabled is not sent later, when nobody expects it any more.
+func (q *Queries) CancelDeliveries(ctx context.Context, arg CancelDeliveriesParams) error {
+	_, err := q.db.Exec(ctx, cancelDeliveries, arg.Now, arg.OrgID, arg.WebhookID)
+	return err
+}
+
+const claimDeliveries = `-- name: ClaimDeliveries :many
+WITH under_way AS (
+  SELECT org_id, webhook_id, count(*) AS n FROM webhook_deliveries
+  WHERE status = 'pending' AND claimed_until > $2::timestamptz GROUP BY org_id, webhook_id
+), due AS (
+  SELECT d.org_id, d.id, d.due_at, row_number() OVER (PARTITION BY d.org_id, d.webhook_id ORDER BY d.due_at, d.id) + coalesce(u.n, 0) AS place
+  FROM webhook_deliveries d
+  JOIN webhooks w ON w.org_id = d.org_id AND w.id = d.webhook_id
+  LEFT JOIN under_way u ON u.org_id = d.org_id AND u.webhook_id = d.webhook_id
+  WHERE d.status = 'pending' AND d.due_at <= $2::timestamptz AND (d.claimed_until IS NULL OR d.claimed_until <= $2::timestamptz)
+    AND (w.failing_since IS NOT NULL) = $3::boolean
+), chosen AS (
+  SELECT org_id, id FROM due WHERE place <= $4::int ORDER BY due_at LIMIT $5
+)
+UPDATE webhook_deliveries d SET claimed_until = $1::timestamptz, attempts = attempts + 1
+FROM chosen c, webhooks w, webhook_events e
+WHERE d.org_id = c.org_id AND d.id = c.id AND d.status = 'pending' AND (d.claimed_until IS NULL OR d.claimed_until <= $2::timestamptz)
+  AND w.org_id = d.org_id AND w.id = d.webhook_id AND e.org_id = d.org_id AND e.id = d.event_id
+RETURNING d.org_id, d.id, d.webhook_id, d.event_id, d.attempts, d.created_at, w.url, w.sealed_secret, w.sealed_previous, w.previous_until,
+  w.failing_since, e.type AS event_type, e.data, e.created_at AS event_created_at
+`
+
+type ClaimDeliveriesParams struct {
+	ClaimedUntil time.Time
+	Now          time.Time
+	Failing      bool
+	Share        int32
+	MaxRows      int32
+}
+
+type ClaimDeliveriesRow struct {
+	OrgID          string
+	ID             string
+	WebhookID      string
+	EventID        string
+	Attempts       int32
+	CreatedAt      time.Time
+	Url            string
+	SealedSecret   []byte
+	SealedPrevious []byte
+	PreviousUntil  *time.Time
+	FailingSince   *time.Time
+	EventType      string
+	Data           []byte
+	EventCreatedAt time.Time
+}
+
+// The claim of what is due, from endpoints that fail or from those that do not: the two have places of their own, so that those that hang
+// can't keep the others waiting. No endpoint has more than its share under way, however much waits for it. The outer condition is asked
+// again once the row is locked, so that of two dispatchers one gets it.
+func (q *Queries) ClaimDeliveries(ctx context.Context, arg ClaimDeliveriesParams) ([]ClaimDeliveriesRow, error) {
+	rows, err := q.db.Query(ctx, claimDeliveries,
+		arg.ClaimedUntil,
+		arg.Now,
+		arg.Failing,
+		arg.Share,
+		arg.MaxRows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ClaimDeliveriesRow
+	for rows.Next() {
+		var i ClaimDeliveriesRow
+		if err := rows.Scan(
+			&i.OrgID,
+			&i.ID,
+			&i.WebhookID,
+			&i.EventID,
+			&i.Attempts,
+			&i.CreatedAt,
+			&i.Url,
+			&i.SealedSecret,
+			&i.SealedPrevious,
+			&i.PreviousUntil,
+			&i.FailingSince,
+			&i.EventType,
+			&i.Data,
+			&i.EventCreatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const claimEvents = `-- name: ClaimEvents :many
+SELECT org_id, id, type, project_id, created_at FROM webhook_events WHERE fanned_at IS NULL ORDER BY created_at LIMIT $1 FOR UPDATE SKIP LOCKED
+`
+
+type ClaimEventsRow struct {
+	OrgID     string
+	ID        string
+	Type      string
+	ProjectID *string
+	CreatedAt time.Time
+}
+
+func (q *Queries) ClaimEvents(ctx context.Context, maxRows int32) ([]ClaimEventsRow, error) {
+	rows, err := q.db.Query(ctx, claimEvents, maxRows)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ClaimEventsRow
+	for rows.Next() {
+		var i ClaimEventsRow
+		if err := rows.Scan(
+			&i.OrgID,
+			&i.ID,
+			&i.Type,
+			&i.ProjectID,
+			&i.CreatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const claimMail = `-- name: ClaimMail :many
 UPDATE outgoing_mail m SET claimed_until = $1::timestamptz, attempts = attempts + 1
 FROM (SELECT c.id FROM outgoing_mail c
@@ -62,6 +208,34 @@ func (q *Queries) ClaimMail(ctx context.Context, arg ClaimMailParams) ([]ClaimMa
 	return items, nil
 }
 
+const countWebhooks = `-- name: CountWebhooks :one
+SELECT count(*) FROM webhooks WHERE org_id = $1
+`
+
+func (q *Queries) CountWebhooks(ctx context.Context, orgID string) (int64, error) {
+	row := q.db.QueryRow(ctx, countWebhooks, orgID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const deleteOldEvents = `-- name: DeleteOldEvents :execrows
+DELETE FROM webhook_events WHERE (org_id, id) IN (SELECT o.org_id, o.id FROM webhook_events o WHERE o.created_at < $1 AND o.fanned_at IS NOT NULL LIMIT $2)
+`
+
+type DeleteOldEventsParams struct {
+	OlderThan time.Time
+	MaxRows   int32
+}
+
+func (q *Queries) DeleteOldEvents(ctx context.Context, arg DeleteOldEventsParams) (int64, error) {
+	result, err := q.db.Exec(ctx, deleteOldEvents, arg.OlderThan, arg.MaxRows)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const deleteOldMail = `-- name: DeleteOldMail :execrows
 DELETE FROM outgoing_mail WHERE created_at < $1 AND (sent_at IS NOT NULL OR failed_at IS NOT NULL)
 `
@@ -74,8 +248,222 @@ func (q *Queries) DeleteOldMail(ctx context.Context, olderThan time.Time) (int64
 	return result.RowsAffected(), nil
 }
 
+const deleteWebhook = `-- name: DeleteWebhook :execrows
+DELETE FROM webhooks WHERE org_id = $1 AND id = $2
+`
+
+type DeleteWebhookParams struct {
+	OrgID string
+	ID    string
+}
+
+func (q *Queries) DeleteWebhook(ctx context.Context, arg DeleteWebhookParams) (int64, error) {
+	result, err := q.db.Exec(ctx, deleteWebhook, arg.OrgID, arg.ID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const dropEvent = `-- name: DropEvent :exec
+DELETE FROM webhook_events WHERE org_id = $1 AND id = $2
+`
+
+type DropEventParams struct {
+	OrgID string
+	ID    string
+}
+
+func (q *Queries) DropEvent(ctx context.Context, arg DropEventParams) error {
+	_, err := q.db.Exec(ctx, dropEvent, arg.OrgID, arg.ID)
+	return err
+}
+
+const endAttempt = `-- name: EndAttempt :execrows
+UPDATE webhook_deliveries SET status = $1, due_at = $2::timestamptz, claimed_until = NULL, ended_at = $3
+WHERE org_id = $4 AND id = $5 AND status = 'pending' AND attempts = $6
+`
+
+type EndAttemptParams struct {
+	Status   string
+	DueAt    time.Time
+	EndedAt  *time.Time
+	OrgID    string
+	ID       string
+	Attempts int32
+}
+
+// Notes how a try ended. One that was cancelled meanwhile stays so.
+func (q *Queries) EndAttempt(ctx context.Context, arg EndAttemptParams) (int64, error) {
+	result, err := q.db.Exec(ctx, endAttempt,
+		arg.Status,
+		arg.DueAt,
+		arg.EndedAt,
+		arg.OrgID,
+		arg.ID,
+		arg.Attempts,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const getDelivery = `-- name: GetDelivery :one
+SELECT d.org_id, d.id, d.webhook_id, d.event_id, d.status, d.attempts, d.due_at, d.claimed_until, d.created_at, d.ended_at, e.type AS event_type, e.data, e.created_at AS event_created_at
+FROM webhook_deliveries d JOIN webhook_events e ON e.org_id = d.org_id AND e.id = d.event_id
+WHERE d.org_id = $1 AND d.webhook_id = $2 AND d.id = $3
+`
+
+type GetDeliveryParams struct {
+	OrgID     string
+	WebhookID string
+	ID        string
+}
+
+type GetDeliveryRow struct {
+	OrgID          string
+	ID             string
+	WebhookID      string
+	EventID        string
+	Status         string
+	Attempts       int32
+	DueAt          time.Time
+	ClaimedUntil   *time.Time
+	CreatedAt      time.Time
+	EndedAt        *time.Time
+	EventType      string
+	Data           []byte
+	EventCreatedAt time.Time
+}
+
+func (q *Queries) GetDelivery(ctx context.Context, arg GetDeliveryParams) (GetDeliveryRow, error) {
+	row := q.db.QueryRow(ctx, getDelivery, arg.OrgID, arg.WebhookID, arg.ID)
+	var i GetDeliveryRow
+	err := row.Scan(
+		&i.OrgID,
+		&i.ID,
+		&i.WebhookID,
+		&i.EventID,
+		&i.Status,
+		&i.Attempts,
+		&i.DueAt,
+		&i.ClaimedUntil,
+		&i.CreatedAt,
+		&i.EndedAt,
+		&i.EventType,
+		&i.Data,
+		&i.EventCreatedAt,
+	)
+	return i, err
+}
+
+const getWebhook = `-- name: GetWebhook :one
+SELECT org_id, id, project_id, url, description, event_types, status, disabled_reason, sealed_secret, sealed_previous, previous_until, failing_since, version, created_by, created_at, updated_at FROM webhooks WHERE org_id = $1 AND id = $2
+`
+
+type GetWebhookParams struct {
+	OrgID string
+	ID    string
+}
+
+func (q *Queries) GetWebhook(ctx context.Context, arg GetWebhookParams) (Webhook, error) {
+	row := q.db.QueryRow(ctx, getWebhook, arg.OrgID, arg.ID)
+	var i Webhook
+	err := row.Scan(
+		&i.OrgID,
+		&i.ID,
+		&i.ProjectID,
+		&i.Url,
+		&i.Description,
+		&i.EventTypes,
+		&i.Status,
+		&i.DisabledReason,
+		&i.SealedSecret,
+		&i.SealedPrevious,
+		&i.PreviousUntil,
+		&i.FailingSince,
+		&i.Version,
+		&i.CreatedBy,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+	)
+	return i, err
+}
+
+const insertAttempt = `-- name: InsertAttempt :exec
+INSERT INTO webhook_attempts (org_id, delivery_id, number, started_at, duration_ms, status, error, response)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+ON CONFLICT DO NOTHING
+`
+
+type InsertAttemptParams struct {
+	OrgID      string
+	DeliveryID string
+	Number     int32
+	StartedAt  time.Time
+	DurationMs int32
+	Status     *int32
+	Error      *string
+	Response   string
+}
+
+func (q *Queries) InsertAttempt(ctx context.Context, arg InsertAttemptParams) error {
+	_, err := q.db.Exec(ctx, insertAttempt,
+		arg.OrgID,
+		arg.DeliveryID,
+		arg.Number,
+		arg.StartedAt,
+		arg.DurationMs,
+		arg.Status,
+		arg.Error,
+		arg.Response,
+	)
+	return err
+}
+
+const insertDelivery = `-- name: InsertDelivery :one
+INSERT INTO webhook_deliveries (org_id, id, webhook_id, event_id, status, due_at, created_at)
+VALUES ($1, $2, $3, $4, 'pending', $5::timestamptz, $5::timestamptz)
+RETURNING org_id, id, webhook_id, event_id, status, attempts, due_at, claimed_until, created_at, ended_at
+`
+
+type InsertDeliveryParams struct {
+	OrgID     string
+	ID        string
+	WebhookID string
+	EventID   string
+	Now       time.Time
+}
+
+func (q *Queries) InsertDelivery(ctx context.Context, arg InsertDeliveryParams) (WebhookDelivery, error) {
+	row := q.db.QueryRow(ctx, insertDelivery,
+		arg.OrgID,
+		arg.ID,
+		arg.WebhookID,
+		arg.EventID,
+		arg.Now,
+	)
+	var i WebhookDelivery
+	err := row.Scan(
+		&i.OrgID,
+		&i.ID,
+		&i.WebhookID,
+		&i.EventID,
+		&i.Status,
+		&i.Attempts,
+		&i.DueAt,
+		&i.ClaimedUntil,
+		&i.CreatedAt,
+		&i.EndedAt,
+	)
+	return i, err
+}
+
 const insertMail = `-- name: InsertMail :exec
-INSERT INTO outgoing_mail (id, kind, recipient, sealed, created_at, due_at) VALUES ($1, $2, $3, $4, $5, $5)
+INSERT INTO outgoing_mail (id, kind, recipient, sealed, created_at, due_at, once_key)
+VALUES ($1, $2, $3, $4, $5, $5, $6)
+ON CONFLICT DO NOTHING
 `
 
 type InsertMailParams struct {
@@ -84,8 +472,10 @@ type InsertMailParams struct {
 	Recipient string
 	Sealed    []byte
 	CreatedAt time.Time
+	OnceKey   *string
 }
 
+// A second mail of one name is left out. No conflict target is named: naming one would need the right to read the queue.
 func (q *Queries) InsertMail(ctx context.Context, arg InsertMailParams) error {
 	_, err := q.db.Exec(ctx, insertMail,
 		arg.ID,
@@ -93,8 +483,351 @@ func (q *Queries) InsertMail(ctx context.Context, arg InsertMailParams) error {
 		arg.Recipient,
 		arg.Sealed,
 		arg.CreatedAt,
+		arg.OnceKey,
 	)
 	return err
+}
+
+const insertSoleEvent = `-- name: InsertSoleEvent :exec
+INSERT INTO webhook_events (org_id, id, type, project_id, data, created_at, fanned_at) VALUES ($1, $2, $3, $4, $5::json, $6, $6)
+`
+
+type InsertSoleEventParams struct {
+	OrgID     string
+	ID        string
+	Type      string
+	ProjectID *string
+	Data      []byte
+	Now       time.Time
+}
+
+// One event for one endpoint, which nobody else is to hear of.
+func (q *Queries) InsertSoleEvent(ctx context.Context, arg InsertSoleEventParams) error {
+	_, err := q.db.Exec(ctx, insertSoleEvent,
+		arg.OrgID,
+		arg.ID,
+		arg.Type,
+		arg.ProjectID,
+		arg.Data,
+		arg.Now,
+	)
+	return err
+}
+
+const insertWebhook = `-- name: InsertWebhook :one
+INSERT INTO webhooks (org_id, id, project_id, url, description, event_types, status, sealed_secret, created_by, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, 'active', $7, $8, $9, $9)
+RETURNING org_id, id, project_id, url, description, event_types, status, disabled_reason, sealed_secret, sealed_previous, previous_until, failing_since, version, created_by, created_at, updated_at
+`
+
+type InsertWebhookParams struct {
+	OrgID        string
+	ID           string
+	ProjectID    *string
+	Url          string
+	Description  string
+	EventTypes   []string
+	SealedSecret []byte
+	CreatedBy    string
+	CreatedAt    time.Time
+}
+
+func (q *Queries) InsertWebhook(ctx context.Context, arg InsertWebhookParams) (Webhook, error) {
+	row := q.db.QueryRow(ctx, insertWebhook,
+		arg.OrgID,
+		arg.ID,
+		arg.ProjectID,
+		arg.Url,
+		arg.Description,
+		arg.EventTypes,
+		arg.SealedSecret,
+		arg.CreatedBy,
+		arg.CreatedAt,
+	)
+	var i Webhook
+	err := row.Scan(
+		&i.OrgID,
+		&i.ID,
+		&i.ProjectID,
+		&i.Url,
+		&i.Description,
+		&i.EventTypes,
+		&i.Status,
+		&i.DisabledReason,
+		&i.SealedSecret,
+		&i.SealedPrevious,
+		&i.PreviousUntil,
+		&i.FailingSince,
+		&i.Version,
+		&i.CreatedBy,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+	)
+	return i, err
+}
+
+const insertWebhookEvent = `-- name: InsertWebhookEvent :exec
+INSERT INTO webhook_events (org_id, id, type, project_id, data, created_at)
+SELECT $1, $2, $3, $4, $5::json, now()
+WHERE EXISTS (SELECT FROM webhooks w WHERE w.org_id = $1 AND w.status = 'active')
+`
+
+type InsertWebhookEventParams struct {
+	OrgID     string
+	ID        string
+	Type      string
+	ProjectID *string
+	Data      []byte
+}
+
+// An organisation that nobody listens to keeps no events.
+func (q *Queries) InsertWebhookEvent(ctx context.Context, arg InsertWebhookEventParams) error {
+	_, err := q.db.Exec(ctx, insertWebhookEvent,
+		arg.OrgID,
+		arg.ID,
+		arg.Type,
+		arg.ProjectID,
+		arg.Data,
+	)
+	return err
+}
+
+const listAttempts = `-- name: ListAttempts :many
+SELECT org_id, delivery_id, number, started_at, duration_ms, status, error, response FROM webhook_attempts WHERE org_id = $1 AND delivery_id = ANY ($2::text[]) ORDER BY delivery_id, number
+`
+
+type ListAttemptsParams struct {
+	OrgID       string
+	DeliveryIds []string
+}
+
+func (q *Queries) ListAttempts(ctx context.Context, arg ListAttemptsParams) ([]WebhookAttempt, error) {
+	rows, err := q.db.Query(ctx, listAttempts, arg.OrgID, arg.DeliveryIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []WebhookAttempt
+	for rows.Next() {
+		var i WebhookAttempt
+		if err := rows.Scan(
+			&i.OrgID,
+			&i.DeliveryID,
+			&i.Number,
+			&i.StartedAt,
+			&i.DurationMs,
+			&i.Status,
+			&i.Error,
+			&i.Response,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listDeliveries = `-- name: ListDeliveries :many
+SELECT d.org_id, d.id, d.webhook_id, d.event_id, d.status, d.attempts, d.due_at, d.claimed_until, d.created_at, d.ended_at, e.type AS event_type, e.data, e.created_at AS event_created_at
+FROM webhook_deliveries d JOIN webhook_events e ON e.org_id = d.org_id AND e.id = d.event_id
+WHERE d.org_id = $1 AND d.webhook_id = $2 AND ($3::text = '' OR d.id < $3::text)
+  AND (cardinality($4::text[]) = 0 OR d.status = ANY ($4::text[]))
+ORDER BY d.id DESC LIMIT $5
+`
+
+type ListDeliveriesParams struct {
+	OrgID     string
+	WebhookID string
+	Before    string
+	Statuses  []string
+	MaxRows   int32
+}
+
+type ListDeliveriesRow struct {
+	OrgID          string
+	ID             string
+	WebhookID      string
+	EventID        string
+	Status         string
+	Attempts       int32
+	DueAt          time.Time
+	ClaimedUntil   *time.Time
+	CreatedAt      time.Time
+	EndedAt        *time.Time
+	EventType      string
+	Data           []byte
+	EventCreatedAt time.Time
+}
+
+func (q *Queries) ListDeliveries(ctx context.Context, arg ListDeliveriesParams) ([]ListDeliveriesRow, error) {
+	rows, err := q.db.Query(ctx, listDeliveries,
+		arg.OrgID,
+		arg.WebhookID,
+		arg.Before,
+		arg.Statuses,
+		arg.MaxRows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListDeliveriesRow
+	for rows.Next() {
+		var i ListDeliveriesRow
+		if err := rows.Scan(
+			&i.OrgID,
+			&i.ID,
+			&i.WebhookID,
+			&i.EventID,
+			&i.Status,
+			&i.Attempts,
+			&i.DueAt,
+			&i.ClaimedUntil,
+			&i.CreatedAt,
+			&i.EndedAt,
+			&i.EventType,
+			&i.Data,
+			&i.EventCreatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listWebhooks = `-- name: ListWebhooks :many
+SELECT org_id, id, project_id, url, description, event_types, status, disabled_reason, sealed_secret, sealed_previous, previous_until, failing_since, version, created_by, created_at, updated_at FROM webhooks
+WHERE org_id = $1 AND ($2::text IS NULL OR project_id = $2) AND ($3::text = '' OR id < $3::text)
+ORDER BY id DESC LIMIT $4
+`
+
+type ListWebhooksParams struct {
+	OrgID     string
+	ProjectID *string
+	Before    string
+	MaxRows   int32
+}
+
+func (q *Queries) ListWebhooks(ctx context.Context, arg ListWebhooksParams) ([]Webhook, error) {
+	rows, err := q.db.Query(ctx, listWebhooks,
+		arg.OrgID,
+		arg.ProjectID,
+		arg.Before,
+		arg.MaxRows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Webhook
+	for rows.Next() {
+		var i Webhook
+		if err := rows.Scan(
+			&i.OrgID,
+			&i.ID,
+			&i.ProjectID,
+			&i.Url,
+			&i.Description,
+			&i.EventTypes,
+			&i.Status,
+			&i.DisabledReason,
+			&i.SealedSecret,
+			&i.SealedPrevious,
+			&i.PreviousUntil,
+			&i.FailingSince,
+			&i.Version,
+			&i.CreatedBy,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listeners = `-- name: Listeners :many
+SELECT id FROM webhooks
+WHERE org_id = $1 AND status = 'active' AND ($2::text = ANY (event_types) OR '*' = ANY (event_types))
+  AND (project_id IS NULL OR project_id = $3) AND created_at <= $4
+ORDER BY id
+`
+
+type ListenersParams struct {
+	OrgID     string
+	Type      string
+	ProjectID *string
+	CreatedAt time.Time
+}
+
+// Who is to hear of an event: by its type, by its project, and not one that was made after it.
+func (q *Queries) Listeners(ctx context.Context, arg ListenersParams) ([]string, error) {
+	rows, err := q.db.Query(ctx, listeners,
+		arg.OrgID,
+		arg.Type,
+		arg.ProjectID,
+		arg.CreatedAt,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, err
+		}
+		items = append(items, id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const lockWebhook = `-- name: LockWebhook :one
+SELECT org_id, id, project_id, url, description, event_types, status, disabled_reason, sealed_secret, sealed_previous, previous_until, failing_since, version, created_by, created_at, updated_at FROM webhooks WHERE org_id = $1 AND id = $2 FOR UPDATE
+`
+
+type LockWebhookParams struct {
+	OrgID string
+	ID    string
+}
+
+func (q *Queries) LockWebhook(ctx context.Context, arg LockWebhookParams) (Webhook, error) {
+	row := q.db.QueryRow(ctx, lockWebhook, arg.OrgID, arg.ID)
+	var i Webhook
+	err := row.Scan(
+		&i.OrgID,
+		&i.ID,
+		&i.ProjectID,
+		&i.Url,
+		&i.Description,
+		&i.EventTypes,
+		&i.Status,
+		&i.DisabledReason,
+		&i.SealedSecret,
+		&i.SealedPrevious,
+		&i.PreviousUntil,
+		&i.FailingSince,
+		&i.Version,
+		&i.CreatedBy,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+	)
+	return i, err
 }
 
 const markFailed = `-- name: MarkFailed :exec
@@ -109,6 +842,21 @@ type MarkFailedParams struct {
 
 func (q *Queries) MarkFailed(ctx context.Context, arg MarkFailedParams) error {
 	_, err := q.db.Exec(ctx, markFailed, arg.Now, arg.LastError, arg.ID)
+	return err
+}
+
+const markFanned = `-- name: MarkFanned :exec
+UPDATE webhook_events SET fanned_at = $1::timestamptz WHERE org_id = $2 AND id = $3
+`
+
+type MarkFannedParams struct {
+	Now   time.Time
+	OrgID string
+	ID    string
+}
+
+func (q *Queries) MarkFanned(ctx context.Context, arg MarkFannedParams) error {
+	_, err := q.db.Exec(ctx, markFanned, arg.Now, arg.OrgID, arg.ID)
 	return err
 }
 
@@ -139,4 +887,95 @@ type MarkSentParams struct {
 func (q *Queries) MarkSent(ctx context.Context, arg MarkSentParams) error {
 	_, err := q.db.Exec(ctx, markSent, arg.Now, arg.ID)
 	return err
+}
+
+const noteFailure = `-- name: NoteFailure :one
+UPDATE webhooks SET failing_since = coalesce(failing_since, $1::timestamptz) WHERE org_id = $2 AND id = $3 RETURNING failing_since::timestamptz
+`
+
+type NoteFailureParams struct {
+	Now   time.Time
+	OrgID string
+	ID    string
+}
+
+func (q *Queries) NoteFailure(ctx context.Context, arg NoteFailureParams) (time.Time, error) {
+	row := q.db.QueryRow(ctx, noteFailure, arg.Now, arg.OrgID, arg.ID)
+	var failing_since time.Time
+	err := row.Scan(&failing_since)
+	return failing_since, err
+}
+
+const noteSuccess = `-- name: NoteSuccess :exec
+UPDATE webhooks SET failing_since = NULL WHERE org_id = $1 AND id = $2 AND failing_since IS NOT NULL
+`
+
+type NoteSuccessParams struct {
+	OrgID string
+	ID    string
+}
+
+func (q *Queries) NoteSuccess(ctx context.Context, arg NoteSuccessParams) error {
+	_, err := q.db.Exec(ctx, noteSuccess, arg.OrgID, arg.ID)
+	return err
+}
+
+const updateWebhook = `-- name: UpdateWebhook :one
+UPDATE webhooks SET url = $1, description = $2, event_types = $3, status = $4, disabled_reason = $5,
+  failing_since = $6, sealed_secret = $7, sealed_previous = $8, previous_until = $9,
+  version = version + 1, updated_at = $10
+WHERE org_id = $11 AND id = $12
+RETURNING org_id, id, project_id, url, description, event_types, status, disabled_reason, sealed_secret, sealed_previous, previous_until, failing_since, version, created_by, created_at, updated_at
+`
+
+type UpdateWebhookParams struct {
+	Url            string
+	Description    string
+	EventTypes     []string
+	Status         string
+	DisabledReason *string
+	FailingSince   *time.Time
+	SealedSecret   []byte
+	SealedPrevious []byte
+	PreviousUntil  *time.Time
+	Now            time.Time
+	OrgID          string
+	ID             string
+}
+
+func (q *Queries) UpdateWebhook(ctx context.Context, arg UpdateWebhookParams) (Webhook, error) {
+	row := q.db.QueryRow(ctx, updateWebhook,
+		arg.Url,
+		arg.Description,
+		arg.EventTypes,
+		arg.Status,
+		arg.DisabledReason,
+		arg.FailingSince,
+		arg.SealedSecret,
+		arg.SealedPrevious,
+		arg.PreviousUntil,
+		arg.Now,
+		arg.OrgID,
+		arg.ID,
+	)
+	var i Webhook
+	err := row.Scan(
+		&i.OrgID,
+		&i.ID,
+		&i.ProjectID,
+		&i.Url,
+		&i.Description,
+		&i.EventTypes,
+		&i.Status,
+		&i.DisabledReason,
+		&i.SealedSecret,
+		&i.SealedPrevious,
+		&i.PreviousUntil,
+		&i.FailingSince,
+		&i.Version,
+		&i.CreatedBy,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+	)
+	return i, err
 }
