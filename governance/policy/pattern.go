@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"regexp"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -60,7 +61,12 @@ var numberHost = regexp.MustCompile(`(^|\.)(0x[0-9a-f]*|[0-9]+)$`)
 // the end, addresses as netip writes them, IPv4 in IPv6 unwrapped. Spellings of addresses that only some resolvers understand are
 // refused, as is a zone, a port, and anything else.
 func CanonicalHost(host string) (string, error) {
-	host = strings.TrimSuffix(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"), ".")
+	if inside, ok := strings.CutPrefix(host, "["); ok {
+		if host, ok = strings.CutSuffix(inside, "]"); !ok || !strings.Contains(host, ":") {
+			return "", errHost
+		}
+	}
+	host = strings.TrimSuffix(host, ".")
 	if addr, err := netip.ParseAddr(host); err == nil {
 		if addr.Zone() != "" {
 			return "", errHost
@@ -68,12 +74,15 @@ func CanonicalHost(host string) (string, error) {
 		return addr.Unmap().String(), nil
 	}
 	name, err := idna.Lookup.ToASCII(host)
-	if err != nil || name == "" || len(name) > 253 || strings.ContainsAny(name, " /:@?#%\\\"'*,;[]") {
+	if err != nil || name == "" || len(name) > 253 || !utf8.ValidString(host) || strings.ContainsAny(name, " /:@?#%\\\"'*,;[]") {
 		return "", errHost
 	}
-	name = strings.ToLower(strings.TrimSuffix(name, "."))
-	if numberHost.MatchString(name) {
+	name = strings.ToLower(name)
+	if strings.HasPrefix(name, ".") || strings.HasSuffix(name, ".") || strings.Contains(name, "..") || numberHost.MatchString(name) {
 		return "", errHost
+	}
+	if again, err := idna.Lookup.ToASCII(name); err != nil || again != name {
+		return "", errHost // what has no one spelling can't be compared
 	}
 	return name, nil
 }
