@@ -24,25 +24,56 @@ func (c *Cluster) ClearStale(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("reading %s: %w", file, err)
 	}
-	if !c.serves(pid) {
-		return removeIfThere(file)
-	}
 	deadline := time.Now().Add(20 * time.Second)
 	sig := StopSignal
 	for c.serves(pid) {
 		if err := syscall.Kill(pid, sig); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("stopping the Postgres that an earlier run has left (process %d): %w", pid, err)
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(100 * time.Millisecond):
+		if err := pause(ctx); err != nil {
+			return err
 		}
 		if time.Now().After(deadline) {
 			sig = syscall.SIGKILL
 		}
 	}
+	// A server that was killed leaves backends, which end by themselves once they see that it is gone. Until the last has, its shared
+	// memory is in use and the next server refuses to start, rightly: two would write the same files.
+	deadline = time.Now().Add(20 * time.Second)
+	for left := c.backends(); len(left) > 0; left = c.backends() {
+		if time.Now().After(deadline) {
+			for _, pid := range left {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		}
+		if err := pause(ctx); err != nil {
+			return err
+		}
+	}
 	return removeIfThere(file)
+}
+
+func pause(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(50 * time.Millisecond):
+		return nil
+	}
+}
+
+// backends are the processes of Postgres that work on our data.
+func (c *Cluster) backends() (pids []int) {
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return nil
+	}
+	for _, e := range entries {
+		if pid, err := strconv.Atoi(e.Name()); err == nil && c.serves(pid) {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // serves says whether pid is a Postgres server whose working folder, which is
