@@ -75,6 +75,13 @@ func (c *Committer) Commit(ctx context.Context, u *Unit) error {
 	return mine.err
 }
 
+// Waiting is how many units wait for a transaction of this process.
+func (c *Committer) Waiting() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.waiting)
+}
+
 // work commits batch after batch until nothing waits.
 func (c *Committer) work(ctx context.Context) {
 	for {

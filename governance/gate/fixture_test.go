@@ -54,11 +54,7 @@ func newScene(t *testing.T, credit money.Nanos) *scene {
 				return err
 			}
 		}
-		_, _, err := journal.Create(t.Context(), tx, now, journal.New{
-			Org: s.org, ID: s.session, Project: "prj_test",
-			Agent: journal.Snapshot{Name: "tester", Definition: journal.Definition{Model: "test/model", Tools: []string{"bash"}}},
-		})
-		return err
+		return s.create(tx, s.session)
 	}))
 	s.lease = s.claim(s.session)
 	return s
@@ -91,12 +87,44 @@ func (s *scene) claim(session id.Session) (lease journal.Lease) {
 // unit drafts a unit on the session as it is.
 func (s *scene) unit(short *billing.Short) *gate.Unit {
 	s.t.Helper()
+	return s.unitOf(s.lease, short)
+}
+
+func (s *scene) unitOf(lease journal.Lease, short *billing.Short) *gate.Unit {
+	s.t.Helper()
 	var session journal.Session
 	require.NoError(s.t, s.db.InTx(s.t.Context(), s.org, func(tx pgx.Tx) (err error) {
-		session, err = journal.Get(s.t.Context(), tx, s.org, s.session)
+		session, err = journal.Get(s.t.Context(), tx, s.org, lease.Session)
 		return err
 	}))
-	return gate.Draft(s.clock.Now(), session, s.lease, short)
+	return gate.Draft(s.clock.Now(), session, lease, short)
+}
+
+// begun is a unit that admits a proposal and begins its step.
+func (s *scene) begun(lease journal.Lease, p gate.Proposal) (*gate.Unit, gate.Decision) {
+	s.t.Helper()
+	u := s.unitOf(lease, nil)
+	d, err := s.gate.Admit(u, p)
+	require.NoError(s.t, err)
+	_, err = u.Append(u.Now, journal.Entry{Step: p.Step, Payload: journal.StepIntended{Kind: journal.KindModelCall, Name: p.Name, EffectKey: p.EffectKey, Hold: d.Hold}})
+	require.NoError(s.t, err)
+	return u, d
+}
+
+// another makes one more session of the same agent and takes its lease.
+func (s *scene) another() journal.Lease {
+	s.t.Helper()
+	session := id.New[id.Session]()
+	require.NoError(s.t, s.db.InTx(s.t.Context(), s.org, func(tx pgx.Tx) error { return s.create(tx, session) }))
+	return s.claim(session)
+}
+
+func (s *scene) create(tx pgx.Tx, session id.Session) error {
+	_, _, err := journal.Create(s.t.Context(), tx, s.clock.Now(), journal.New{
+		Org: s.org, ID: session, Project: "prj_test",
+		Agent: journal.Snapshot{Name: "tester", Definition: journal.Definition{Model: "test/model", Tools: []string{"bash"}}},
+	})
+	return err
 }
 
 // admit asks the gate and commits its answer.

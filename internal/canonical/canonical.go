@@ -11,6 +11,8 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // ErrNotJSON says that the value cannot be written as one JSON document.
@@ -34,7 +36,22 @@ func JSON(v any) ([]byte, error) {
 // number, such as 9007199254740993, the canonical form would equal that of its neighbour, and an approval of one would pass for the
 // other; so each such number is hashed as its own text too, after the document and with its place.
 func Digest(v any) ([32]byte, error) {
-	tree, err := treeOf(v)
+	raw, err := marshal(v)
+	if err != nil {
+		return [32]byte{}, err
+	}
+	if allExact(raw) {
+		// Nearly always: no tree is needed. What this refuses, such as a name that stands twice, is left to the way below.
+		quick := jsontext.Value(bytes.Clone(raw))
+		if err := quick.Canonicalize(); err == nil {
+			return sha256.Sum256(quick), nil
+		}
+	}
+	return digestTree(raw)
+}
+
+func digestTree(raw []byte) ([32]byte, error) {
+	tree, err := decode(raw)
 	if err != nil {
 		return [32]byte{}, err
 	}
@@ -116,6 +133,29 @@ func withdrawInexact(v any, at *place, beyond *bytes.Buffer) any {
 		}
 	}
 	return v
+}
+
+// allExact reports whether each number of a JSON document is exact.
+func allExact(raw []byte) bool {
+	for i := 0; i < len(raw); i++ {
+		switch c := raw[i]; {
+		case c == '"':
+			for i++; i < len(raw) && raw[i] != '"'; i++ {
+				if raw[i] == '\\' {
+					i++
+				}
+			}
+		case c == '-' || (c >= '0' && c <= '9'):
+			from := i
+			for i+1 < len(raw) && strings.IndexByte("0123456789+-.eE", raw[i+1]) >= 0 {
+				i++
+			}
+			if !exact(string(raw[from : i+1])) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // exact reports whether the literal has the value of the shortest text of its nearest double.

@@ -84,6 +84,19 @@ func TestJSONIsWhatTheReferenceSays(t *testing.T) {
 	})
 }
 
+func TestDigestIsTheHashOfWhatTheReferenceSays(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		v := values(3).Draw(t, "value")
+		raw, err := json.Marshal(v)
+		require.NoError(t, err)
+		want, err := jcs.Transform(raw)
+		require.NoError(t, err)
+		got, err := canonical.Digest(v)
+		require.NoError(t, err)
+		require.Equal(t, sha256.Sum256(want), got)
+	})
+}
+
 func FuzzDigest(f *testing.F) {
 	f.Add([]byte(`{"a":[1e21,-0,"\u0000",{"b":9007199254740993}]}`))
 	f.Fuzz(func(t *testing.T, raw []byte) {

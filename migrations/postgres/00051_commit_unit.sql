@@ -16,7 +16,7 @@ ALTER TABLE holds DROP CONSTRAINT holds_org_id_fkey;
 -- The balances follow all transfers of a statement at once: one update an account, however many transfers there are.
 DROP TRIGGER ledger_apply ON ledger_transfers;
 -- +goose StatementBegin
-CREATE OR REPLACE FUNCTION ledger_apply() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION ledger_apply() RETURNS trigger LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   wanted int;
   touched int;
@@ -66,7 +66,7 @@ CREATE FUNCTION commit_unit(
   p_last_seq bigint, p_status text, p_stop_reason jsonb, p_usage jsonb, p_charged bigint, p_limits jsonb, p_release_lease boolean,
   p_spans text[],
   OUT outcome text, OUT available bigint
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   head record;
   settled holds;
@@ -164,7 +164,8 @@ BEGIN
     FROM unnest(p_seqs, p_ids, p_types, p_step_ids, p_payloads) e (seq, id, type, step, payload);
   IF p_settled_step <> '' THEN
     UPDATE steps SET settled_seq = p_settled_seq, outcome = p_settled_outcome, usage = p_settled_usage, cost_nanos = p_settled_cost, error = p_settled_error, settled_at = p_now
-      WHERE org_id = p_org AND id = p_settled_step AND settled_seq IS NULL;
+      -- Not IS NULL: the planner would then look through the session's open steps, dead rows and all, and not at the one row.
+      WHERE org_id = p_org AND id = p_settled_step AND settled_seq IS NOT DISTINCT FROM NULL;
     IF NOT FOUND THEN
       RAISE EXCEPTION 'step % is not open', p_settled_step;
     END IF;
