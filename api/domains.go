@@ -4,6 +4,7 @@ import (
 	"ambit.dev/ambit/agents"
 	"ambit.dev/ambit/billing/prices"
 	"ambit.dev/ambit/models"
+	"ambit.dev/ambit/notifications"
 	"ambit.dev/ambit/sandbox"
 	"ambit.dev/ambit/scheduler"
 	"ambit.dev/ambit/tenants"
@@ -16,6 +17,7 @@ type Domains struct {
 	Sessions *scheduler.Service
 	Models   *models.Gateway
 	Prices   *prices.Table
+	Webhooks *notifications.Webhooks
 	// Sandboxes shows the files of sessions; without it they are answered with 503.
 	Sandboxes *sandbox.Service
 }

@@ -25,6 +25,7 @@ import (
 	"ambit.dev/ambit/governance/gate"
 	"ambit.dev/ambit/internal/clock"
 	"ambit.dev/ambit/internal/dbtest"
+	"ambit.dev/ambit/internal/egress"
 	"ambit.dev/ambit/internal/httpx"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/idempotency"
@@ -36,6 +37,7 @@ import (
 	"ambit.dev/ambit/journal"
 	"ambit.dev/ambit/models"
 	"ambit.dev/ambit/models/scripted"
+	"ambit.dev/ambit/notifications"
 	"ambit.dev/ambit/scheduler"
 	"ambit.dev/ambit/tenants"
 )
@@ -95,8 +97,10 @@ func newRig(t testing.TB, change ...func(*api.Config)) *rig {
 	cfg := api.Config{
 		BaseURL: "http://ambit.test", Log: log, Clock: r.clock, DB: r.db, Listener: listener,
 		Idempotency: idempotency.NewStore(sealer, r.clock), Drain: r.drain,
-		Rate:    ratelimit.Policy{Name: "default", Quota: 1_000_000, Window: time.Minute},
-		Domains: api.Domains{Tenants: r.tenants, Agents: ag, Sessions: sessions, Models: gateway, Prices: table},
+		Rate: ratelimit.Policy{Name: "default", Quota: 1_000_000, Window: time.Minute},
+		Domains: api.Domains{Tenants: r.tenants, Agents: ag, Sessions: sessions, Models: gateway, Prices: table, Webhooks: notifications.NewWebhooks(notifications.WebhookDeps{
+			DB: r.db, Sealer: sealer, Clock: r.clock, Logger: log, Client: egress.New(egress.Config{}),
+		})},
 	}
 	for _, c := range change {
 		c(&cfg)

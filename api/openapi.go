@@ -102,6 +102,7 @@ var tags = []docTag{
 	{"Models", "The models that can be used here, with their prices."},
 	{"Projects", "Where an organisation keeps its agents and sessions apart."},
 	{"Keys", "API keys: made, limited, rotated, revoked."},
+	{"Webhooks", "Endpoints of yours that are told of what happens, by signed messages."},
 	{"Organisation", "The organisation and who is asking."},
 }
 

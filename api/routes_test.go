@@ -34,6 +34,12 @@ func (tn *tenant) newWorld() *world {
 	step := id.New[id.Step]()
 	tn.work(session, journal.Entry{Step: step, Payload: journal.StepIntended{Kind: journal.KindModelCall, Name: "ambit/scripted", EffectKey: string(step)}})
 	w.ids["step_id"] = string(step)
+	res := tn.ask("POST", "/v1/webhooks", `{"url":"https://example.com/hook","event_types":["*"]}`)
+	require.Equal(tn.t, 201, res.StatusCode, res.raw)
+	w.ids["webhook_id"], _ = res.field(tn.t, "id").(string)
+	res = tn.ask("POST", "/v1/webhooks/"+w.ids["webhook_id"]+"/test", "")
+	require.Equal(tn.t, 201, res.StatusCode, res.raw)
+	w.ids["delivery_id"], _ = res.field(tn.t, "id").(string)
 	return w
 }
 
@@ -47,6 +53,7 @@ func never() map[string]string {
 	return map[string]string{
 		"agent_id": string(id.New[id.Agent]()), "session_id": string(id.New[id.Session]()), "step_id": string(id.New[id.Step]()),
 		"project_id": string(id.New[id.Project]()), "key_id": string(id.New[id.Key]()), "version": "1", "name": "prod",
+		"webhook_id": string(id.New[id.Webhook]()), "delivery_id": string(id.New[id.Delivery]()),
 	}
 }
 
@@ -58,45 +65,55 @@ var cases = map[string]struct {
 	// foreign is what another organisation's request gets: 404, or 200 with nothing of the first organisation in it ("own").
 	foreign string
 }{
-	"invoke":                 {body: `{"agent":"{agent_id}","input":"x","mode":"async"}`, foreign: "404"},
-	"agents.create":          {body: `{"name":"new","model":"ambit/scripted"}`, foreign: "own"},
-	"agents.list":            {foreign: "own"},
-	"agents.get":             {foreign: "404"},
-	"agents.update":          {body: `{"name":"renamed"}`, foreign: "404"},
-	"agents.archive":         {foreign: "404"},
-	"agents.versions.list":   {foreign: "404"},
-	"agents.versions.get":    {foreign: "404"},
-	"agents.aliases.list":    {foreign: "404"},
-	"agents.aliases.put":     {body: `{"version":1}`, foreign: "404"},
-	"agents.aliases.get":     {foreign: "404"},
-	"agents.aliases.delete":  {foreign: "404"},
-	"sessions.list":          {foreign: "own"},
-	"sessions.get":           {foreign: "404"},
-	"sessions.update":        {body: `{"title":"t"}`, foreign: "404"},
-	"sessions.archive":       {foreign: "404"},
-	"sessions.kill":          {foreign: "404"},
-	"sessions.events.list":   {foreign: "404"},
-	"sessions.events.send":   {body: `{"events":[{"type":"user.message","content":"x"}]}`, foreign: "404"},
-	"sessions.events.stream": {query: "?after_seq=0&until=idle", foreign: "404"},
-	"sessions.steps.list":    {foreign: "404"},
-	"sessions.steps.get":     {foreign: "404"},
-	"sessions.files.list":    {foreign: "404"},
-	"sessions.files.content": {query: "?path=a", foreign: "404"},
-	"models.list":            {foreign: "own"},
-	"projects.create":        {body: `{"name":"new"}`, foreign: "own"},
-	"projects.list":          {foreign: "own"},
-	"projects.get":           {foreign: "404"},
-	"projects.update":        {body: `{"name":"renamed"}`, foreign: "404"},
-	"projects.archive":       {foreign: "404"},
-	"api_keys.create":        {body: `{"name":"new","scopes":["agents:read"],"project_id":"{project_id}"}`, foreign: "404"},
-	"api_keys.list":          {foreign: "own"},
-	"api_keys.get":           {foreign: "404"},
-	"api_keys.update":        {body: `{"name":"renamed"}`, foreign: "404"},
-	"api_keys.rotate":        {foreign: "404"},
-	"api_keys.revoke":        {foreign: "404"},
-	"me":                     {foreign: "own"},
-	"organization.get":       {foreign: "own"},
-	"organization.update":    {body: `{"name":"Renamed"}`, foreign: "own"},
+	"invoke":                        {body: `{"agent":"{agent_id}","input":"x","mode":"async"}`, foreign: "404"},
+	"agents.create":                 {body: `{"name":"new","model":"ambit/scripted"}`, foreign: "own"},
+	"agents.list":                   {foreign: "own"},
+	"agents.get":                    {foreign: "404"},
+	"agents.update":                 {body: `{"name":"renamed"}`, foreign: "404"},
+	"agents.archive":                {foreign: "404"},
+	"agents.versions.list":          {foreign: "404"},
+	"agents.versions.get":           {foreign: "404"},
+	"agents.aliases.list":           {foreign: "404"},
+	"agents.aliases.put":            {body: `{"version":1}`, foreign: "404"},
+	"agents.aliases.get":            {foreign: "404"},
+	"agents.aliases.delete":         {foreign: "404"},
+	"sessions.list":                 {foreign: "own"},
+	"sessions.get":                  {foreign: "404"},
+	"sessions.update":               {body: `{"title":"t"}`, foreign: "404"},
+	"sessions.archive":              {foreign: "404"},
+	"sessions.kill":                 {foreign: "404"},
+	"sessions.events.list":          {foreign: "404"},
+	"sessions.events.send":          {body: `{"events":[{"type":"user.message","content":"x"}]}`, foreign: "404"},
+	"sessions.events.stream":        {query: "?after_seq=0&until=idle", foreign: "404"},
+	"sessions.steps.list":           {foreign: "404"},
+	"sessions.steps.get":            {foreign: "404"},
+	"sessions.files.list":           {foreign: "404"},
+	"sessions.files.content":        {query: "?path=a", foreign: "404"},
+	"models.list":                   {foreign: "own"},
+	"projects.create":               {body: `{"name":"new"}`, foreign: "own"},
+	"projects.list":                 {foreign: "own"},
+	"projects.get":                  {foreign: "404"},
+	"projects.update":               {body: `{"name":"renamed"}`, foreign: "404"},
+	"projects.archive":              {foreign: "404"},
+	"api_keys.create":               {body: `{"name":"new","scopes":["agents:read"],"project_id":"{project_id}"}`, foreign: "404"},
+	"api_keys.list":                 {foreign: "own"},
+	"api_keys.get":                  {foreign: "404"},
+	"api_keys.update":               {body: `{"name":"renamed"}`, foreign: "404"},
+	"api_keys.rotate":               {foreign: "404"},
+	"api_keys.revoke":               {foreign: "404"},
+	"webhooks.create":               {body: `{"url":"https://example.com/hook","event_types":["*"],"project_id":"{project_id}"}`, foreign: "404"},
+	"webhooks.list":                 {foreign: "own"},
+	"webhooks.get":                  {foreign: "404"},
+	"webhooks.update":               {body: `{"description":"renamed"}`, foreign: "404"},
+	"webhooks.delete":               {foreign: "404"},
+	"webhooks.rotate_secret":        {foreign: "404"},
+	"webhooks.test":                 {foreign: "404"},
+	"webhooks.deliveries.list":      {foreign: "404"},
+	"webhooks.deliveries.get":       {foreign: "404"},
+	"webhooks.deliveries.redeliver": {foreign: "404"},
+	"me":                            {foreign: "own"},
+	"organization.get":              {foreign: "own"},
+	"organization.update":           {body: `{"name":"Renamed"}`, foreign: "own"},
 }
 
 func TestEveryRouteIsAccountedFor(t *testing.T) {
@@ -209,6 +226,7 @@ func (w *world) snapshot() string {
 	for _, path := range []string{
 		"/v1/agents?include_archived=true", "/v1/sessions?include_archived=true", "/v1/projects?include_archived=true", "/v1/organization",
 		"/v1/agents/" + w.ids["agent_id"] + "/aliases", "/v1/sessions/" + w.ids["session_id"] + "/events",
+		"/v1/webhooks", "/v1/webhooks/" + w.ids["webhook_id"] + "/deliveries",
 	} {
 		res := w.askWith(w.orgKey, "GET", path, "")
 		require.Equal(w.t, 200, res.StatusCode, res.raw)

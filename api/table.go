@@ -28,6 +28,7 @@ func (a *API) table() []Route {
 		a.modelRoutes(),
 		a.projectRoutes(),
 		a.keyRoutes(),
+		a.webhookRoutes(),
 		a.organizationRoutes(),
 	)
 }

@@ -31,6 +31,8 @@ const (
 	LedgerRead        Permission = "ledger:read"
 	BillingRead       Permission = "billing:read"
 	BillingWrite      Permission = "billing:write"
+	WebhooksRead      Permission = "webhooks:read"
+	WebhooksWrite     Permission = "webhooks:write"
 )
 
 // AllScopes is the scope of an API key that may do everything.
@@ -76,6 +78,9 @@ var grants = []struct {
 	{LedgerRead, []Role{RoleAdmin, RoleBilling, RoleDeveloper, RoleViewer}},
 	{BillingRead, []Role{RoleAdmin, RoleBilling}},
 	{BillingWrite, []Role{RoleBilling}},
+	// Not for viewers: an endpoint's address often holds a secret of its own.
+	{WebhooksRead, []Role{RoleAdmin, RoleDeveloper}},
+	{WebhooksWrite, []Role{RoleAdmin, RoleDeveloper}},
 }
 
 var byPermission = func() map[Permission][]Role {
