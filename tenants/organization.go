@@ -26,17 +26,6 @@ type Organization struct {
 	UpdatedAt time.Time
 }
 
-// Member is a person in an organisation.
-type Member struct {
-	ID              id.Member
-	UserID          id.User
-	Email           string
-	Name            string
-	EmailVerifiedAt *time.Time
-	Role            Role
-	CreatedAt       time.Time
-}
-
 var errSlugTaken = fault.New(fault.Conflict, "slug_is_taken", "This short name is taken. Choose another.")
 
 func init() {
@@ -142,24 +131,6 @@ func organizationOf(r tenantsdb.Organization) Organization {
 
 func errVersion() error {
 	return fault.New(fault.PreconditionFailed, "precondition_failed", "This was changed since you read it. Read it again, then decide.")
-}
-
-// ListMembers returns up to limit members in the order of joining, after the one with this id; an empty id begins at the first.
-func (s *Service) ListMembers(ctx context.Context, org id.Org, after id.Member, limit int) (out []Member, err error) {
-	err = s.in(ctx, org, func(_ pgx.Tx, q *tenantsdb.Queries) error {
-		rows, err := q.ListMembers(ctx, tenantsdb.ListMembersParams{OrgID: string(org), After: string(after), MaxRows: rowLimit(limit)})
-		if err != nil {
-			return fmt.Errorf("list members: %w", err)
-		}
-		for _, r := range rows {
-			out = append(out, Member{
-				ID: id.Member(r.ID), UserID: id.User(r.UserID), Email: r.Email, Name: r.Name,
-				EmailVerifiedAt: r.EmailVerifiedAt, Role: Role(r.Role), CreatedAt: r.CreatedAt,
-			})
-		}
-		return nil
-	})
-	return out, err
 }
 
 // maxRows bounds every list.

@@ -27,6 +27,8 @@ const (
 	SessionsRead      Permission = "sessions:read"
 	SessionsWrite     Permission = "sessions:write"
 	ModelsRead        Permission = "models:read"
+	PermissionsRead   Permission = "permissions:read"
+	PermissionsWrite  Permission = "permissions:write"
 	TracesRead        Permission = "traces:read"
 	LedgerRead        Permission = "ledger:read"
 	BillingRead       Permission = "billing:read"
@@ -38,7 +40,7 @@ const (
 // AllScopes is the scope of an API key that may do everything.
 const AllScopes = "*"
 
-// Role is what a member is in an organisation.
+// Role is what a member is in an organisation: one of Roles, or RoleCustom.
 type Role string
 
 // The roles.
@@ -74,6 +76,9 @@ var grants = []struct {
 	{SessionsRead, []Role{RoleAdmin, RoleDeveloper, RoleViewer}},
 	{SessionsWrite, []Role{RoleAdmin, RoleDeveloper}},
 	{ModelsRead, []Role{RoleAdmin, RoleDeveloper, RoleViewer}},
+	// The rules of agents. Who builds an agent does not widen what it may do.
+	{PermissionsRead, []Role{RoleAdmin, RoleDeveloper, RoleViewer}},
+	{PermissionsWrite, []Role{RoleAdmin}},
 	{TracesRead, []Role{RoleAdmin, RoleDeveloper, RoleViewer}},
 	{LedgerRead, []Role{RoleAdmin, RoleBilling, RoleDeveloper, RoleViewer}},
 	{BillingRead, []Role{RoleAdmin, RoleBilling}},
@@ -103,8 +108,9 @@ func Permissions() []Permission {
 // Known reports whether there is such a permission.
 func (p Permission) Known() bool { return byPermission[p] != nil }
 
-// Allowed reports whether the principal may do this within its organisation: a user by its role, a key by its scopes. A part of Ambit
-// itself may do everything. An agent's rights are not decided here, so it has none; nor has nobody.
+// Allowed reports whether the principal may do this within its organisation: a user by its role, which may be one that the organisation
+// made, a key by its scopes. It is the one place where this is decided, for the API and the console. A part of Ambit itself may do
+// everything. An agent's rights are not decided here, so it has none; nor has nobody.
 func Allowed(p principal.Principal, permission Permission) bool {
 	roles, known := byPermission[permission]
 	if !known {
@@ -112,6 +118,9 @@ func Allowed(p principal.Principal, permission Permission) bool {
 	}
 	switch p.Kind {
 	case principal.User:
+		if Role(p.Role) == RoleCustom {
+			return slices.Contains(p.Scopes, string(permission)) // by name only: a role's "*" is nothing
+		}
 		return slices.Contains(roles, Role(p.Role))
 	case principal.Key:
 		return p.HasScope(string(permission))

@@ -40,8 +40,12 @@ type Membership struct {
 	Organization     id.Org
 	OrganizationName string
 	OrganizationSlug string
-	Role             Role
-	CreatedAt        time.Time
+	// Role is one of Roles, or RoleCustom; then CustomRole says which, and Permissions what it allows.
+	Role        Role
+	CustomRole  id.Role
+	RoleName    string
+	Permissions []string
+	CreatedAt   time.Time
 }
 
 // Person is somebody who is signed in.
@@ -58,7 +62,7 @@ func (p Person) In(organization string, project id.Project) (principal.Principal
 	for _, m := range p.Memberships {
 		if string(m.Organization) == organization || m.OrganizationSlug == organization {
 			return principal.Principal{
-				Kind: principal.User, ID: string(p.User.ID), Org: m.Organization, Project: project, Role: string(m.Role),
+				Kind: principal.User, ID: string(p.User.ID), Org: m.Organization, Project: project, Role: string(m.Role), Scopes: m.Permissions,
 			}, nil
 		}
 	}

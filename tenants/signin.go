@@ -201,7 +201,10 @@ func memberships(ctx context.Context, q *tenantsdb.Queries, who id.User) ([]Memb
 	for i, r := range rows {
 		out[i] = Membership{
 			ID: id.Member(r.ID), Organization: id.Org(r.OrgID), OrganizationName: r.OrgName, OrganizationSlug: r.OrgSlug,
-			Role: Role(r.Role), CreatedAt: r.CreatedAt,
+			Role: Role(r.Role), RoleName: r.Role, CreatedAt: r.CreatedAt,
+		}
+		if r.RoleID != "" {
+			out[i].CustomRole, out[i].RoleName, out[i].Permissions = id.Role(r.RoleID), r.RoleName, r.RolePermissions
 		}
 	}
 	return out, nil

@@ -87,7 +87,7 @@ func (h *Handler) fillOrganisation(c echo.Context, v *view) error {
 	}
 	viewer, _ := page.ViewerOf(c)
 	for _, m := range members {
-		v.Members = append(v.Members, memberRow{Name: m.Name, Email: m.Email, Role: string(m.Role), You: m.UserID == viewer.User, Since: m.CreatedAt})
+		v.Members = append(v.Members, memberRow{Name: m.Name, Email: m.Email, Role: m.RoleName, You: m.UserID == viewer.User, Since: m.CreatedAt})
 	}
 	return nil
 }

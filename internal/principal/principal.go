@@ -36,7 +36,7 @@ type Principal struct {
 	Project id.Project `json:"-"`
 	// Role is the member's role for a user, and empty otherwise.
 	Role string `json:"-"`
-	// Scopes are the permissions that a key was given.
+	// Scopes are the permissions that a key was given, or those of a user's role when the organisation made that role.
 	Scopes []string `json:"-"`
 	// OnBehalfOf is the id of the user or key for whom an agent acts.
 	OnBehalfOf string `json:"on_behalf_of,omitempty"`

@@ -27,3 +27,14 @@ type Project struct {
 	UpdatedAt  time.Time
 	ArchivedAt *time.Time
 }
+
+type Role struct {
+	OrgID       string
+	ID          string
+	Name        string
+	Description string
+	Permissions []string
+	Version     int64
+	CreatedAt   time.Time
+	UpdatedAt   time.Time
+}

@@ -82,7 +82,9 @@ WHERE token_sha256 = @token_sha256 AND user_id = @user_id AND used_at IS NULL AN
 UPDATE mail_tokens SET used_at = @now::timestamptz WHERE user_id = @user_id AND used_at IS NULL;
 
 -- name: MyMemberships :many
-SELECT id, org_id, role, created_at, org_name, org_slug FROM my_memberships WHERE user_id = @user_id ORDER BY org_name, org_id;
+SELECT id, org_id, role, created_at, org_name, org_slug, coalesce(role_id, '')::text AS role_id, coalesce(role_name, '')::text AS role_name,
+  coalesce(role_permissions, '{}')::text[] AS role_permissions
+FROM my_memberships WHERE user_id = @user_id ORDER BY org_name, org_id;
 
 -- name: InsertOrganization :exec
 INSERT INTO organizations (id, name, slug, created_at, updated_at) VALUES (@id, @name, @slug, @created_at, @created_at);
@@ -102,8 +104,9 @@ SELECT id FROM organizations WHERE id = @org_id FOR UPDATE;
 INSERT INTO members (org_id, id, user_id, role, created_at) VALUES (@org_id, @id, @user_id, @role, @created_at);
 
 -- name: ListMembers :many
-SELECT m.id, m.user_id, m.role, m.created_at, u.email::text AS email, u.name, u.email_verified_at
-FROM members m JOIN users u ON u.id = m.user_id
+SELECT m.id, m.user_id, m.role, m.role_id, coalesce(r.name, '')::text AS role_name, coalesce(r.permissions, '{}')::text[] AS role_permissions,
+  m.created_at, u.email::text AS email, u.name, u.email_verified_at
+FROM members m JOIN users u ON u.id = m.user_id LEFT JOIN roles r ON r.org_id = m.org_id AND r.id = m.role_id
 WHERE m.org_id = @org_id AND m.id > @after ORDER BY m.id LIMIT @max_rows;
 
 -- name: GetMemberRole :one
@@ -230,3 +233,47 @@ DELETE FROM mail_tokens WHERE expires_at < @ended_before;
 
 -- name: SweepThrottles :execrows
 DELETE FROM throttles WHERE last_at < @ended_before AND blocked_until < @ended_before;
+
+-- name: LockMembership :one
+-- Members and roles of an organisation change one after the other, so that two owners cannot each be the other's last. It does not make
+-- those wait who only refer to the organisation.
+SELECT id FROM organizations WHERE id = @org_id FOR NO KEY UPDATE;
+
+-- name: GetMember :one
+SELECT m.id, m.user_id, m.role, m.role_id, coalesce(r.name, '')::text AS role_name, coalesce(r.permissions, '{}')::text[] AS role_permissions,
+  m.created_at, u.email::text AS email, u.name, u.email_verified_at
+FROM members m JOIN users u ON u.id = m.user_id LEFT JOIN roles r ON r.org_id = m.org_id AND r.id = m.role_id
+WHERE m.org_id = @org_id AND m.id = @id;
+
+-- name: SetMemberRole :exec
+UPDATE members SET role = @role, role_id = sqlc.narg('role_id') WHERE org_id = @org_id AND id = @id;
+
+-- name: DeleteMember :execrows
+DELETE FROM members WHERE org_id = @org_id AND id = @id;
+
+-- name: CountOwners :one
+SELECT count(*) FROM members WHERE org_id = @org_id AND role = 'owner';
+
+-- name: CountMembersWithRole :one
+SELECT count(*) FROM members WHERE org_id = @org_id AND role_id = sqlc.arg(role_id)::text;
+
+-- name: InsertRole :one
+INSERT INTO roles (org_id, id, name, description, permissions, created_at, updated_at) VALUES (@org_id, @id, @name, @description, @permissions, @now, @now)
+RETURNING *;
+
+-- name: UpdateRole :one
+UPDATE roles SET name = @name, description = @description, permissions = @permissions, version = version + 1, updated_at = @now
+WHERE org_id = @org_id AND id = @id
+RETURNING *;
+
+-- name: DeleteRole :execrows
+DELETE FROM roles WHERE org_id = @org_id AND id = @id;
+
+-- name: GetRole :one
+SELECT * FROM roles WHERE org_id = @org_id AND id = @id;
+
+-- name: ListRoles :many
+SELECT * FROM roles WHERE org_id = @org_id AND id > @after ORDER BY id LIMIT @max_rows;
+
+-- name: CountRoles :one
+SELECT count(*) FROM roles WHERE org_id = @org_id;

@@ -71,6 +71,78 @@ func (q *Queries) CountActiveProjects(ctx context.Context, orgID string) (int64,
 	return count, err
 }
 
+const countMembersWithRole = `-- name: CountMembersWithRole :one
+SELECT count(*) FROM members WHERE org_id = $1 AND role_id = $2::text
+`
+
+type CountMembersWithRoleParams struct {
+	OrgID  string
+	RoleID string
+}
+
+func (q *Queries) CountMembersWithRole(ctx context.Context, arg CountMembersWithRoleParams) (int64, error) {
+	row := q.db.QueryRow(ctx, countMembersWithRole, arg.OrgID, arg.RoleID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const countOwners = `-- name: CountOwners :one
+SELECT count(*) FROM members WHERE org_id = $1 AND role = 'owner'
+`
+
+func (q *Queries) CountOwners(ctx context.Context, orgID string) (int64, error) {
+	row := q.db.QueryRow(ctx, countOwners, orgID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const countRoles = `-- name: CountRoles :one
+SELECT count(*) FROM roles WHERE org_id = $1
+`
+
+func (q *Queries) CountRoles(ctx context.Context, orgID string) (int64, error) {
+	row := q.db.QueryRow(ctx, countRoles, orgID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const deleteMember = `-- name: DeleteMember :execrows
+DELETE FROM members WHERE org_id = $1 AND id = $2
+`
+
+type DeleteMemberParams struct {
+	OrgID string
+	ID    string
+}
+
+func (q *Queries) DeleteMember(ctx context.Context, arg DeleteMemberParams) (int64, error) {
+	result, err := q.db.Exec(ctx, deleteMember, arg.OrgID, arg.ID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const deleteRole = `-- name: DeleteRole :execrows
+DELETE FROM roles WHERE org_id = $1 AND id = $2
+`
+
+type DeleteRoleParams struct {
+	OrgID string
+	ID    string
+}
+
+func (q *Queries) DeleteRole(ctx context.Context, arg DeleteRoleParams) (int64, error) {
+	result, err := q.db.Exec(ctx, deleteRole, arg.OrgID, arg.ID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const findKey = `-- name: FindKey :one
 SELECT coalesce(ambit_find_key($1::bytea), '')::text AS org_id
 `
@@ -236,6 +308,49 @@ func (q *Queries) GetMailToken(ctx context.Context, arg GetMailTokenParams) (str
 	return purpose, err
 }
 
+const getMember = `-- name: GetMember :one
+SELECT m.id, m.user_id, m.role, m.role_id, coalesce(r.name, '')::text AS role_name, coalesce(r.permissions, '{}')::text[] AS role_permissions,
+  m.created_at, u.email::text AS email, u.name, u.email_verified_at
+FROM members m JOIN users u ON u.id = m.user_id LEFT JOIN roles r ON r.org_id = m.org_id AND r.id = m.role_id
+WHERE m.org_id = $1 AND m.id = $2
+`
+
+type GetMemberParams struct {
+	OrgID string
+	ID    string
+}
+
+type GetMemberRow struct {
+	ID              string
+	UserID          string
+	Role            string
+	RoleID          *string
+	RoleName        string
+	RolePermissions []string
+	CreatedAt       time.Time
+	Email           string
+	Name            string
+	EmailVerifiedAt *time.Time
+}
+
+func (q *Queries) GetMember(ctx context.Context, arg GetMemberParams) (GetMemberRow, error) {
+	row := q.db.QueryRow(ctx, getMember, arg.OrgID, arg.ID)
+	var i GetMemberRow
+	err := row.Scan(
+		&i.ID,
+		&i.UserID,
+		&i.Role,
+		&i.RoleID,
+		&i.RoleName,
+		&i.RolePermissions,
+		&i.CreatedAt,
+		&i.Email,
+		&i.Name,
+		&i.EmailVerifiedAt,
+	)
+	return i, err
+}
+
 const getMemberRole = `-- name: GetMemberRole :one
 SELECT role FROM members WHERE org_id = $1 AND user_id = $2
 `
@@ -327,6 +442,31 @@ func (q *Queries) GetProjectBySlug(ctx context.Context, arg GetProjectBySlugPara
 		&i.CreatedAt,
 		&i.UpdatedAt,
 		&i.ArchivedAt,
+	)
+	return i, err
+}
+
+const getRole = `-- name: GetRole :one
+SELECT org_id, id, name, description, permissions, version, created_at, updated_at FROM roles WHERE org_id = $1 AND id = $2
+`
+
+type GetRoleParams struct {
+	OrgID string
+	ID    string
+}
+
+func (q *Queries) GetRole(ctx context.Context, arg GetRoleParams) (Role, error) {
+	row := q.db.QueryRow(ctx, getRole, arg.OrgID, arg.ID)
+	var i Role
+	err := row.Scan(
+		&i.OrgID,
+		&i.ID,
+		&i.Name,
+		&i.Description,
+		&i.Permissions,
+		&i.Version,
+		&i.CreatedAt,
+		&i.UpdatedAt,
 	)
 	return i, err
 }
@@ -591,6 +731,43 @@ func (q *Queries) InsertProject(ctx context.Context, arg InsertProjectParams) (P
 	return i, err
 }
 
+const insertRole = `-- name: InsertRole :one
+INSERT INTO roles (org_id, id, name, description, permissions, created_at, updated_at) VALUES ($1, $2, $3, $4, $5, $6, $6)
+RETURNING org_id, id, name, description, permissions, version, created_at, updated_at
+`
+
+type InsertRoleParams struct {
+	OrgID       string
+	ID          string
+	Name        string
+	Description string
+	Permissions []string
+	Now         time.Time
+}
+
+func (q *Queries) InsertRole(ctx context.Context, arg InsertRoleParams) (Role, error) {
+	row := q.db.QueryRow(ctx, insertRole,
+		arg.OrgID,
+		arg.ID,
+		arg.Name,
+		arg.Description,
+		arg.Permissions,
+		arg.Now,
+	)
+	var i Role
+	err := row.Scan(
+		&i.OrgID,
+		&i.ID,
+		&i.Name,
+		&i.Description,
+		&i.Permissions,
+		&i.Version,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+	)
+	return i, err
+}
+
 const insertSignIn = `-- name: InsertSignIn :exec
 INSERT INTO sign_ins (id, user_id, token_sha256, created_at, last_seen_at, expires_at, address, user_agent)
 VALUES ($1, $2, $3, $4, $4, $5, $6, $7)
@@ -797,8 +974,9 @@ func (q *Queries) ListKeysOldestFirst(ctx context.Context, arg ListKeysOldestFir
 }
 
 const listMembers = `-- name: ListMembers :many
-SELECT m.id, m.user_id, m.role, m.created_at, u.email::text AS email, u.name, u.email_verified_at
-FROM members m JOIN users u ON u.id = m.user_id
+SELECT m.id, m.user_id, m.role, m.role_id, coalesce(r.name, '')::text AS role_name, coalesce(r.permissions, '{}')::text[] AS role_permissions,
+  m.created_at, u.email::text AS email, u.name, u.email_verified_at
+FROM members m JOIN users u ON u.id = m.user_id LEFT JOIN roles r ON r.org_id = m.org_id AND r.id = m.role_id
 WHERE m.org_id = $1 AND m.id > $2 ORDER BY m.id LIMIT $3
 `
 
@@ -812,6 +990,9 @@ type ListMembersRow struct {
 	ID              string
 	UserID          string
 	Role            string
+	RoleID          *string
+	RoleName        string
+	RolePermissions []string
 	CreatedAt       time.Time
 	Email           string
 	Name            string
@@ -831,6 +1012,9 @@ func (q *Queries) ListMembers(ctx context.Context, arg ListMembersParams) ([]Lis
 			&i.ID,
 			&i.UserID,
 			&i.Role,
+			&i.RoleID,
+			&i.RoleName,
+			&i.RolePermissions,
 			&i.CreatedAt,
 			&i.Email,
 			&i.Name,
@@ -929,6 +1113,45 @@ func (q *Queries) ListProjectsOldestFirst(ctx context.Context, arg ListProjectsO
 			&i.CreatedAt,
 			&i.UpdatedAt,
 			&i.ArchivedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listRoles = `-- name: ListRoles :many
+SELECT org_id, id, name, description, permissions, version, created_at, updated_at FROM roles WHERE org_id = $1 AND id > $2 ORDER BY id LIMIT $3
+`
+
+type ListRolesParams struct {
+	OrgID   string
+	After   string
+	MaxRows int32
+}
+
+func (q *Queries) ListRoles(ctx context.Context, arg ListRolesParams) ([]Role, error) {
+	rows, err := q.db.Query(ctx, listRoles, arg.OrgID, arg.After, arg.MaxRows)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Role
+	for rows.Next() {
+		var i Role
+		if err := rows.Scan(
+			&i.OrgID,
+			&i.ID,
+			&i.Name,
+			&i.Description,
+			&i.Permissions,
+			&i.Version,
+			&i.CreatedAt,
+			&i.UpdatedAt,
 		); err != nil {
 			return nil, err
 		}
@@ -1039,6 +1262,19 @@ func (q *Queries) LockKey(ctx context.Context, arg LockKeyParams) (LockKeyRow, e
 	return i, err
 }
 
+const lockMembership = `-- name: LockMembership :one
+SELECT id FROM organizations WHERE id = $1 FOR NO KEY UPDATE
+`
+
+// Members and roles of an organisation change one after the other, so that two owners cannot each be the other's last. It does not make
+// those wait who only refer to the organisation.
+func (q *Queries) LockMembership(ctx context.Context, orgID string) (string, error) {
+	row := q.db.QueryRow(ctx, lockMembership, orgID)
+	var id string
+	err := row.Scan(&id)
+	return id, err
+}
+
 const lockOrganization = `-- name: LockOrganization :one
 SELECT id FROM organizations WHERE id = $1 FOR UPDATE
 `
@@ -1076,16 +1312,21 @@ func (q *Queries) LockProject(ctx context.Context, arg LockProjectParams) (Proje
 }
 
 const myMemberships = `-- name: MyMemberships :many
-SELECT id, org_id, role, created_at, org_name, org_slug FROM my_memberships WHERE user_id = $1 ORDER BY org_name, org_id
+SELECT id, org_id, role, created_at, org_name, org_slug, coalesce(role_id, '')::text AS role_id, coalesce(role_name, '')::text AS role_name,
+  coalesce(role_permissions, '{}')::text[] AS role_permissions
+FROM my_memberships WHERE user_id = $1 ORDER BY org_name, org_id
 `
 
 type MyMembershipsRow struct {
-	ID        string
-	OrgID     string
-	Role      string
-	CreatedAt time.Time
-	OrgName   string
-	OrgSlug   string
+	ID              string
+	OrgID           string
+	Role            string
+	CreatedAt       time.Time
+	OrgName         string
+	OrgSlug         string
+	RoleID          string
+	RoleName        string
+	RolePermissions []string
 }
 
 func (q *Queries) MyMemberships(ctx context.Context, userID string) ([]MyMembershipsRow, error) {
@@ -1104,6 +1345,9 @@ func (q *Queries) MyMemberships(ctx context.Context, userID string) ([]MyMembers
 			&i.CreatedAt,
 			&i.OrgName,
 			&i.OrgSlug,
+			&i.RoleID,
+			&i.RoleName,
+			&i.RolePermissions,
 		); err != nil {
 			return nil, err
 		}
@@ -1255,6 +1499,27 @@ func (q *Queries) RevokeSignIn(ctx context.Context, arg RevokeSignInParams) (int
 		return 0, err
 	}
 	return result.RowsAffected(), nil
+}
+
+const setMemberRole = `-- name: SetMemberRole :exec
+UPDATE members SET role = $1, role_id = $2 WHERE org_id = $3 AND id = $4
+`
+
+type SetMemberRoleParams struct {
+	Role   string
+	RoleID *string
+	OrgID  string
+	ID     string
+}
+
+func (q *Queries) SetMemberRole(ctx context.Context, arg SetMemberRoleParams) error {
+	_, err := q.db.Exec(ctx, setMemberRole,
+		arg.Role,
+		arg.RoleID,
+		arg.OrgID,
+		arg.ID,
+	)
+	return err
 }
 
 const setPassword = `-- name: SetPassword :exec
@@ -1481,6 +1746,44 @@ func (q *Queries) UpdateProject(ctx context.Context, arg UpdateProjectParams) (P
 		&i.CreatedAt,
 		&i.UpdatedAt,
 		&i.ArchivedAt,
+	)
+	return i, err
+}
+
+const updateRole = `-- name: UpdateRole :one
+UPDATE roles SET name = $1, description = $2, permissions = $3, version = version + 1, updated_at = $4
+WHERE org_id = $5 AND id = $6
+RETURNING org_id, id, name, description, permissions, version, created_at, updated_at
+`
+
+type UpdateRoleParams struct {
+	Name        string
+	Description string
+	Permissions []string
+	Now         time.Time
+	OrgID       string
+	ID          string
+}
+
+func (q *Queries) UpdateRole(ctx context.Context, arg UpdateRoleParams) (Role, error) {
+	row := q.db.QueryRow(ctx, updateRole,
+		arg.Name,
+		arg.Description,
+		arg.Permissions,
+		arg.Now,
+		arg.OrgID,
+		arg.ID,
+	)
+	var i Role
+	err := row.Scan(
+		&i.OrgID,
+		&i.ID,
+		&i.Name,
+		&i.Description,
+		&i.Permissions,
+		&i.Version,
+		&i.CreatedAt,
+		&i.UpdatedAt,
 	)
 	return i, err
 }
