@@ -21,16 +21,13 @@ DECLARE
   wanted int;
   touched int;
 BEGIN
-  WITH moved AS (
-    SELECT m.org_id, m.account, sum(m.amount)::bigint AS amount, max(m.at) AS at
-    FROM (SELECT org_id, credit_account AS account, amount_nanos AS amount, created_at AS at FROM posted
-          UNION ALL SELECT org_id, debit_account, -amount_nanos, created_at FROM posted) m
-    GROUP BY m.org_id, m.account
-  ), applied AS (
-    UPDATE account_balances b SET balance_nanos = b.balance_nanos + m.amount, updated_at = m.at
-      FROM moved m WHERE b.org_id = m.org_id AND b.account = m.account RETURNING 1
-  )
-  SELECT (SELECT count(*) FROM moved), (SELECT count(*) FROM applied) INTO wanted, touched;
+  UPDATE account_balances b SET balance_nanos = b.balance_nanos + m.amount, updated_at = m.at
+    FROM (SELECT p.org_id, a.account, sum(a.amount)::bigint AS amount, max(p.created_at) AS at
+          FROM posted p, LATERAL (VALUES (p.credit_account, p.amount_nanos), (p.debit_account, -p.amount_nanos)) a (account, amount)
+          GROUP BY p.org_id, a.account) m
+    WHERE b.org_id = m.org_id AND b.account = m.account;
+  GET DIAGNOSTICS touched = ROW_COUNT;
+  SELECT count(DISTINCT (p.org_id, a.account)) INTO wanted FROM posted p, LATERAL (VALUES (p.credit_account), (p.debit_account)) a (account);
   IF touched <> wanted THEN
     -- An account that was never opened begins with this very amount.
     INSERT INTO account_balances (org_id, account, balance_nanos, updated_at)

@@ -29,7 +29,7 @@ import (
 )
 
 // stepsEach is how many steps a session has: as many model calls as tool calls, but for the last model call.
-const stepsEach = 21
+const stepsEach = 101
 
 // instant answers at once: a tool call each time, until the session has had its steps.
 type instant struct{}
