@@ -88,12 +88,16 @@ func (a *API) listSessions(ctx context.Context, tx pgx.Tx, in listSessionsIn) (P
 	}
 	page := pageOf(in.place, list, func(s journal.Session) string { return string(s.ID) }, func(s journal.Session) journal.Session { return s })
 	out := Page[SessionExpanded]{Data: []SessionExpanded{}, NextPage: page.NextPage}
-	for _, s := range page.Data {
-		shown, err := a.expandSession(ctx, tx, s, in.Expand)
+	shown, err := a.showSessions(ctx, tx, org, page.Data...)
+	if err != nil {
+		return none, err
+	}
+	for i, s := range page.Data {
+		expanded, err := a.expandSession(ctx, tx, s, shown[i], in.Expand)
 		if err != nil {
 			return none, err
 		}
-		out.Data = append(out.Data, shown)
+		out.Data = append(out.Data, expanded)
 	}
 	return out, nil
 }
@@ -141,7 +145,11 @@ func (a *API) getSession(c *call, in getSessionIn) (out SessionExpanded, err err
 		if err != nil {
 			return err
 		}
-		out, err = a.expandSession(ctx, tx, s, in.Expand)
+		shown, err := a.showSession(ctx, tx, s)
+		if err != nil {
+			return err
+		}
+		out, err = a.expandSession(ctx, tx, s, shown, in.Expand)
 		return err
 	})
 	return out, err
@@ -158,12 +166,8 @@ type Expanded struct {
 	Agent *Agent `json:"agent"`
 }
 
-func (a *API) expandSession(ctx context.Context, tx pgx.Tx, s journal.Session, expand []string) (SessionExpanded, error) {
-	held, err := heldBy(ctx, tx, s)
-	if err != nil {
-		return SessionExpanded{}, err
-	}
-	out := SessionExpanded{Session: a.showSession(s, held)}
+func (a *API) expandSession(ctx context.Context, tx pgx.Tx, s journal.Session, shown Session, expand []string) (SessionExpanded, error) {
+	out := SessionExpanded{Session: shown}
 	if slices.Contains(expand, "agent") {
 		out.Expanded = &Expanded{}
 		if s.Agent.ID != "" {
@@ -230,8 +234,7 @@ func (a *API) updateSession(ctx context.Context, tx pgx.Tx, in updateSessionIn) 
 			return Session{}, err
 		}
 	}
-	held, err := heldBy(ctx, tx, out)
-	return a.showSession(out, held), err
+	return a.showSession(ctx, tx, out)
 }
 
 type sessionIn struct {
@@ -246,8 +249,7 @@ func (a *API) archiveSession(ctx context.Context, tx pgx.Tx, in sessionIn) (Sess
 	if err != nil {
 		return Session{}, err
 	}
-	held, err := heldBy(ctx, tx, out)
-	return a.showSession(out, held), err
+	return a.showSession(ctx, tx, out)
 }
 
 // seenSession reads a session that the caller may see: of its organisation, and of its project when it has one. Anything else is the

@@ -1,12 +1,16 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
+
+	"github.com/jackc/pgx/v5"
 
 	"ambit.dev/ambit/api/internal/schema"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/money"
 	"ambit.dev/ambit/journal"
+	"ambit.dev/ambit/sandbox"
 )
 
 // Session is a session on the wire.
@@ -19,6 +23,7 @@ type Session struct {
 	StopReason      *StopInfo   `json:"stop_reason" doc:"Why it is idle or terminated; null while it works."`
 	Title           string      `json:"title"`
 	ParentID        *id.Session `json:"parent_session_id"`
+	Sandbox         *id.Sandbox `json:"sandbox_id" doc:"The sandbox that it has now; null while it has none."`
 	Environment     *string     `json:"environment_id" doc:"null: the installation's default environment."`
 	ForkedFrom      *ForkOrigin `json:"forked_from" doc:"null unless it was forked from another."`
 	Mandate         *string     `json:"mandate_id" doc:"null without a mandate."`
@@ -144,7 +149,39 @@ type Cost struct {
 	Charged money.Nanos `json:"charged" doc:"What it has cost so far: the sum of the ledger's captures."`
 }
 
-func (a *API) showSession(s journal.Session, held money.Nanos) Session {
+func (a *API) showSession(ctx context.Context, tx pgx.Tx, s journal.Session) (Session, error) {
+	shown, err := a.showSessions(ctx, tx, s.Org, s)
+	if err != nil {
+		return Session{}, err
+	}
+	return shown[0], nil
+}
+
+// showSessions adds to sessions what stands elsewhere: the hold of the price ceiling, the sandbox.
+func (a *API) showSessions(ctx context.Context, tx pgx.Tx, org id.Org, sessions ...journal.Session) ([]Session, error) {
+	ids := make([]id.Session, len(sessions))
+	for i, s := range sessions {
+		ids[i] = s.ID
+	}
+	live, err := sandbox.LiveOf(ctx, tx, org, ids...)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]Session, len(sessions))
+	for i, s := range sessions {
+		held, err := heldBy(ctx, tx, s)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = a.sessionFrom(s, held)
+		if b, has := live[s.ID]; has {
+			out[i].Sandbox = &b.ID
+		}
+	}
+	return out, nil
+}
+
+func (a *API) sessionFrom(s journal.Session, held money.Nanos) Session {
 	out := Session{
 		ID: s.ID, Type: "session", ProjectID: s.Project, Status: string(s.Status), Title: s.Title, Principal: actorFrom(s.By),
 		Agent: agentRefFrom(s.Agent), Limits: limitsFrom(s.Limits), Usage: usageFrom(s.Usage),

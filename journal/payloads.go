@@ -217,9 +217,17 @@ type SessionLimits struct {
 	By     Actor  `json:"by"`
 }
 
-// CheckpointCreated marks a place from which the session can resume.
+// CheckpointCreated marks a place from which the session can resume: the working directory as it was here is kept.
 type CheckpointCreated struct {
 	Checkpoint id.Checkpoint `json:"checkpoint_id"`
+	Sandbox    id.Sandbox    `json:"sandbox_id,omitempty"`
+	// SHA256 names the archive of the working directory. Bytes is the archive's size, ContentBytes that of the Files in it.
+	SHA256       string `json:"saved_sha256,omitempty"`
+	Bytes        int64  `json:"size_bytes,omitempty"`
+	ContentBytes int64  `json:"content_bytes,omitempty"`
+	Files        int64  `json:"files,omitempty"`
+	// Reason is why it was saved then, such as "idle" or "drained".
+	Reason string `json:"reason,omitempty"`
 }
 
 // SandboxStarted says that the session has a microVM now.

@@ -12,6 +12,7 @@ import (
 	"ambit.dev/ambit/internal/blob"
 	"ambit.dev/ambit/internal/fault"
 	"ambit.dev/ambit/internal/id"
+	"ambit.dev/ambit/journal"
 	"ambit.dev/ambit/sandbox/bridge"
 	"ambit.dev/ambit/sandbox/guest"
 	"ambit.dev/ambit/sandbox/internal/sandboxdb"
@@ -139,14 +140,20 @@ func (s *Service) save(ctx context.Context, row sandboxdb.Sandbox, reason string
 	return s.noteArchive(ctx, row, at, ref, meta, reason)
 }
 
-// noteArchive writes the row of a stored archive.
+// noteArchive writes the row of a stored archive, and checkpoint.created in the
+// same commit. A directory that has not changed since is no new checkpoint.
 func (s *Service) noteArchive(
 	ctx context.Context, row sandboxdb.Sandbox, at time.Time, ref blob.Ref, meta *guest.Archive, reason string,
 ) (*Archive, error) {
 	var out sandboxdb.WorkdirArchive
 	err := s.db.InTx(ctx, row.OrgID, func(tx pgx.Tx) error {
 		q := sandboxdb.New(tx)
-		// Two saves of one session queue here, so that their numbers do not race.
+		// The session's row first, as everywhere. Two saves of one session queue
+		// here, so that their numbers do not race.
+		session, err := journal.Lock(ctx, tx, row.OrgID, row.SessionID)
+		if err != nil {
+			return err
+		}
 		if _, err := q.LockLive(ctx, sandboxdb.LockLiveParams{OrgID: row.OrgID, ID: row.ID}); err != nil {
 			return err
 		}
@@ -165,6 +172,13 @@ func (s *Service) noteArchive(
 			OrgID: row.OrgID, SessionID: row.SessionID, SandboxID: row.ID, Epoch: row.Epoch, Sha256: ref.Sum.String(),
 			SizeBytes: ref.Size, ContentBytes: meta.ContentBytes, Files: meta.Files, Reason: reason,
 		})
+		if err != nil {
+			return err
+		}
+		_, err = session.Append(ctx, s.clock.Now(), journal.Of(journal.CheckpointCreated{
+			Checkpoint: id.New[id.Checkpoint](), Sandbox: row.ID, SHA256: out.Sha256, Bytes: out.SizeBytes, ContentBytes: out.ContentBytes,
+			Files: out.Files, Reason: reason,
+		}))
 		return err
 	})
 	if errors.Is(err, pgx.ErrNoRows) {

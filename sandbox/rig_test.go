@@ -349,7 +349,7 @@ func (tn *tenant) acquireFor(session id.Session, epoch int64) (*sandbox.Sandbox,
 	return tn.r.service.Acquire(tn.r.t.Context(), sandbox.AcquireInput{Org: tn.org, Project: tn.project, Session: session, Epoch: epoch})
 }
 
-// admit goes through the gate, as the scheduler does for a tool call.
+// admit begins a step and has the gate admit it, as the scheduler does for a tool call that a worker takes up at its epoch.
 func (tn *tenant) admit(session id.Session, epoch int64, key string, args any) (*gate.Admission, gate.Digest) {
 	tn.r.t.Helper()
 	raw, err := json.Marshal(args)
@@ -357,20 +357,26 @@ func (tn *tenant) admit(session id.Session, epoch int64, key string, args any) (
 	digest := sha256.Sum256(raw)
 	var adm *gate.Admission
 	require.NoError(tn.r.t, tn.r.db.InTx(tn.r.t.Context(), tn.org, func(tx pgx.Tx) error {
-		l, err := journal.Lock(tn.r.t.Context(), tx, tn.org, session)
+		ctx := tn.r.t.Context()
+		l, err := journal.Lock(ctx, tx, tn.org, session)
 		if err != nil {
 			return err
 		}
 		l.Epoch = epoch // as if the lease had come that far
 		now := clock.System().Now()
 		step := id.New[id.Step]()
-		if _, err := l.Append(tn.r.t.Context(), now, journal.Entry{Step: step, Payload: journal.StepIntended{Kind: string(gate.ToolCall), EffectKey: key}}); err != nil {
+		hold, short, err := billing.Place(ctx, tx, now, tn.org, billing.HoldRequest{
+			Session: session, Step: step, Amount: money.Cent / 100, PriceVersion: tn.r.gate.Prices().Version(), Expires: now.Add(time.Hour),
+		})
+		if err != nil || short != nil {
+			return fmt.Errorf("hold: %v, %w", short, err)
+		}
+		intended := journal.StepIntended{Kind: string(gate.ToolCall), Name: "bash", EffectKey: key, Hold: &journal.HoldRef{ID: hold, Amount: money.Cent / 100}}
+		if _, err := l.Append(ctx, now, journal.Entry{Step: step, Payload: intended}); err != nil {
 			return err
 		}
-		d, err := tn.r.gate.Admit(tn.r.t.Context(), tx, now, l, gate.Proposal{
-			Step: step, Kind: gate.ToolCall, Name: "bash", Digest: digest, EffectKey: key, Within: time.Hour,
-			Quantity: []gate.Priced{{Kind: prices.Tool, Ref: "builtin/bash", Quantities: prices.Quantities{"call": 1}}},
-		})
+		p := gate.Proposal{Step: step, Kind: gate.ToolCall, Name: "bash", Digest: digest, EffectKey: key, Within: time.Hour}
+		d, err := tn.r.gate.Readmit(ctx, tx, now, l, p, journal.Step{ID: step, EffectKey: key, Hold: hold})
 		if err != nil {
 			return err
 		}
@@ -424,6 +430,20 @@ func (tn *tenant) events(kind string) (payloads []json.RawMessage) {
 		return err
 	}))
 	return payloads
+}
+
+// live is the session's machine as the API and the console see it.
+func (tn *tenant) live() map[id.Session]id.Sandbox {
+	tn.r.t.Helper()
+	out := map[id.Session]id.Sandbox{}
+	require.NoError(tn.r.t, tn.r.db.InTx(tn.r.t.Context(), tn.org, func(tx pgx.Tx) error {
+		found, err := sandbox.LiveOf(tn.r.t.Context(), tx, tn.org, tn.session, id.New[id.Session]())
+		for session, b := range found {
+			out[session] = b.ID
+		}
+		return err
+	}))
+	return out
 }
 
 // row is what the table says of a sandbox.

@@ -16,6 +16,7 @@ import (
 
 	"ambit.dev/ambit/governance/gate"
 	"ambit.dev/ambit/internal/fault"
+	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/journal"
 	"ambit.dev/ambit/sandbox"
 	"ambit.dev/ambit/sandbox/guest"
@@ -127,12 +128,25 @@ func testSaveAndRestore(t *testing.T, tn *tenant) {
 	same, err := r.service.SaveWorkdir(t.Context(), tn.org, tn.session, "checkpoint")
 	require.NoError(t, err)
 	require.Equal(t, first.Seq, same.Seq, "nothing has changed")
+	checkpoints := tn.events("checkpoint.created")
+	require.Len(t, checkpoints, 1, "what has not changed is no new checkpoint")
+	var checkpoint journal.CheckpointCreated
+	require.NoError(t, json.Unmarshal(checkpoints[0], &checkpoint))
+	_, err = id.Parse[id.Checkpoint](string(checkpoint.Checkpoint))
+	require.NoError(t, err)
+	checkpoint.Checkpoint = ""
+	require.Equal(t, journal.CheckpointCreated{
+		Sandbox: b.ID, SHA256: first.Sum.String(), Bytes: first.Bytes, ContentBytes: first.ContentBytes, Files: 3, Reason: "checkpoint",
+	}, checkpoint)
+	require.Equal(t, map[id.Session]id.Sandbox{tn.session: b.ID}, tn.live())
 
 	require.NoError(t, r.service.Release(t.Context(), tn.org, tn.session, sandbox.ReasonIdle))
 	require.Equal(t, "ended", tn.row(b.ID).State)
 	require.Equal(t, "idle", tn.row(b.ID).Reason)
 	require.True(t, tn.row(b.ID).Gone)
 	require.Empty(t, machines(b.ID))
+	require.Empty(t, tn.live())
+	require.Len(t, tn.events("checkpoint.created"), 1)
 	var ended journal.SandboxEnded
 	require.NoError(t, json.Unmarshal(tn.events("sandbox.ended")[0], &ended))
 	require.Equal(t, first.Sum.String(), ended.SavedSHA256)

@@ -43,9 +43,44 @@ func (h *Handler) inspect(c echo.Context, s journal.Session, q query, head head,
 	default:
 		if q.Step != "" {
 			v.Step, v.Facts, err = h.step(ctx, s, q.Step, projection)
+		} else {
+			v.Facts, err = h.facts(ctx, s, head)
 		}
 	}
 	return v, err
+}
+
+// facts is what is known of the session itself.
+func (h *Handler) facts(ctx context.Context, s journal.Session, head head) ([]ui.Fact, error) {
+	b, err := h.sandboxOf(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	facts := []ui.Fact{
+		{Term: "Session", Value: ui.Ident(head.ID)},
+		{Term: "Agent", Text: head.Agent},
+		{Term: "Model", Text: head.Model},
+		{Term: "Started by", Text: head.By},
+		{Term: "Started", Value: ui.When(head.CreatedAt)},
+		{Term: "Tokens", Value: ui.Tokens(head.Tokens)},
+		{Term: "Sandbox", Text: "none now"},
+	}
+	if b != nil {
+		facts[len(facts)-1] = ui.Fact{Term: "Sandbox", Value: ui.Ident(string(b.ID))}
+	}
+	return facts, nil
+}
+
+// sandboxOf is the sandbox that the session has now, or nil.
+func (h *Handler) sandboxOf(ctx context.Context, s journal.Session) (b *sandbox.Live, err error) {
+	err = h.DB.InTx(ctx, s.Org, func(tx pgx.Tx) error {
+		live, err := sandbox.LiveOf(ctx, tx, s.Org, s.ID)
+		if one, has := live[s.ID]; has {
+			b = &one
+		}
+		return err
+	})
+	return b, err
 }
 
 // step finds the entry of a step. One that is earlier than the window is projected from its own events.
@@ -194,6 +229,10 @@ func (h *Handler) files(ctx context.Context, s journal.Session, q query, base st
 		v.Problem = fault.As(err).Message
 		return v
 	}
+	if v.Source, err = h.source(ctx, s, dir); err != nil {
+		v.Problem = fault.As(err).Message
+		return v
+	}
 	link := func(p string) string { return base + q.with(func(q *query) { q.Tab, q.Path = "files", p }) }
 	folder := at
 	if at != "" {
@@ -229,6 +268,28 @@ func (h *Handler) files(ctx context.Context, s journal.Session, q query, base st
 		v.Entries = append(v.Entries, f)
 	}
 	return v
+}
+
+// source says whose files are shown. The checkpoint of a save is in the journal; those of before there were checkpoints have only a time.
+func (h *Handler) source(ctx context.Context, s journal.Session, dir *sandbox.Files) ([]ui.Fact, error) {
+	saved := dir.Archive()
+	if saved == nil {
+		b, err := h.sandboxOf(ctx, s)
+		if err != nil || b == nil {
+			return nil, err
+		}
+		return []ui.Fact{{Term: "As it is now in", Value: ui.Ident(string(b.ID))}}, nil
+	}
+	facts := []ui.Fact{{Term: "As it was saved", Value: ui.When(saved.CreatedAt)}}
+	found, err := h.Sessions.Events(ctx, s.Org, s.ID, journal.EventFilter{Types: []string{journal.CheckpointCreated{}.EventType()}, Descending: true, Limit: 1})
+	if err != nil || len(found) == 0 {
+		return facts, err
+	}
+	c, err := journal.Decode[journal.CheckpointCreated](found[0])
+	if err != nil || c.SHA256 != saved.Sum.String() {
+		return facts, err
+	}
+	return append(facts, ui.Fact{Term: "Checkpoint", Value: ui.Ident(string(c.Checkpoint))}), nil
 }
 
 func contentHref(base, p string) string { return base + "/files/content?path=" + url.QueryEscape(p) }

@@ -160,6 +160,8 @@ type filesView struct {
 	Entries []file
 	// Open is the file that is shown.
 	Open *openFile
+	// Source says whose files these are: the sandbox's as it runs, or those of the last save.
+	Source []ui.Fact
 }
 
 type openFile struct {

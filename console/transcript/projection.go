@@ -18,6 +18,8 @@ type Projection struct {
 	viewer  string
 	bySteps map[string]*Entry
 	byUse   map[string]*Entry
+	// saved is the last checkpoint's event: a save for the sandbox's end is told there.
+	saved int64
 	// wanted are tool calls that the model asked for and that were not begun yet, in order.
 	wanted []want
 }
@@ -324,11 +326,18 @@ func (p *Projection) session(ev journal.Event) (*Entry, error) {
 		text := strings.ReplaceAll(m.Reason, "_", " ")
 		if m.LostSince != nil {
 			text += ", changes since its last save are lost"
-		} else if m.SavedSHA256 != "" {
+		} else if m.SavedSHA256 != "" && (p.saved == 0 || p.saved != ev.Seq-1) {
 			text += ", working directory saved"
 		}
 		return p.noted(ev, err, "moon", "Sandbox ended", text)
-	case "session.status_running", "session.usage", "checkpoint.created":
+	case "checkpoint.created":
+		m, err := journal.Decode[journal.CheckpointCreated](ev)
+		if err != nil || m.SHA256 == "" {
+			return nil, err
+		}
+		p.saved = ev.Seq
+		return p.note(ev, "folder", "Working directory saved", ui.Plural(m.Files, "file", "files")+", "+ui.Bytes(m.ContentBytes)), nil
+	case "session.status_running", "session.usage":
 		return nil, nil // shown in the header, or as what follows
 	}
 	return p.note(ev, "info", ev.Type, ""), nil

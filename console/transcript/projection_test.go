@@ -53,6 +53,22 @@ func sample(t testing.TB) []journal.Event {
 	)
 }
 
+func TestASaveIsToldOnce(t *testing.T) {
+	notes := func(lines ...record) (got []string) {
+		for _, e := range Of(journalOf(t, lines...), "").Entries {
+			got = append(got, e.Name+": "+e.Text)
+		}
+		return got
+	}
+	saved := journal.CheckpointCreated{Checkpoint: "ckp_1", SHA256: "abc", Files: 2, ContentBytes: 2048}
+	ended := journal.SandboxEnded{Reason: "made_room", SavedSHA256: "abc"}
+	require.Equal(t, []string{"Working directory saved: 2 files, 2 KiB", "Sandbox ended: made room"}, notes(record{"", saved}, record{"", ended}))
+	require.Equal(t, []string{"Working directory saved: 2 files, 2 KiB", "Queued again: x", "Sandbox ended: made room, working directory saved"},
+		notes(record{"", saved}, record{"", journal.StatusRescheduled{Reason: "x"}}, record{"", ended}))
+	require.Equal(t, []string{"Sandbox ended: made room, working directory saved"}, notes(record{"", ended}))
+	require.Empty(t, notes(record{"", journal.CheckpointCreated{Checkpoint: "ckp_1"}}), "one from before it said what was saved")
+}
+
 func TestEventsBecomeWhatAPersonReads(t *testing.T) {
 	p := Of(sample(t), "usr_1")
 	var got []string

@@ -974,6 +974,52 @@ func (q *Queries) LiveSandbox(ctx context.Context, arg LiveSandboxParams) (Sandb
 	return i, err
 }
 
+const liveSandboxes = `-- name: LiveSandboxes :many
+SELECT session_id, id, state, driver, accelerator, node_id FROM sandboxes
+WHERE org_id = $1 AND session_id = ANY ($2::text[]) AND state <> 'ended'
+`
+
+type LiveSandboxesParams struct {
+	OrgID      id.Org
+	SessionIds []string
+}
+
+type LiveSandboxesRow struct {
+	SessionID   id.Session
+	ID          id.Sandbox
+	State       string
+	Driver      string
+	Accelerator string
+	NodeID      string
+}
+
+func (q *Queries) LiveSandboxes(ctx context.Context, arg LiveSandboxesParams) ([]LiveSandboxesRow, error) {
+	rows, err := q.db.Query(ctx, liveSandboxes, arg.OrgID, arg.SessionIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []LiveSandboxesRow
+	for rows.Next() {
+		var i LiveSandboxesRow
+		if err := rows.Scan(
+			&i.SessionID,
+			&i.ID,
+			&i.State,
+			&i.Driver,
+			&i.Accelerator,
+			&i.NodeID,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const lockLive = `-- name: LockLive :one
 SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof FROM sandboxes WHERE org_id = $1 AND id = $2 AND state <> 'ended' FOR UPDATE
 `
