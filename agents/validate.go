@@ -3,9 +3,11 @@ package agents
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
+	"ambit.dev/ambit/internal/egress"
 	"ambit.dev/ambit/internal/fault"
 	"ambit.dev/ambit/journal"
 )
@@ -16,6 +18,7 @@ const (
 	MaxSystemBytes  = 256 << 10
 	MaxTools        = 64
 	MaxOutputTokens = 128_000
+	MaxAllowedHosts = 64
 	// DefaultMaxTokens bounds the output of a model call where the definition says nothing.
 	DefaultMaxTokens = 4096
 )
@@ -83,6 +86,9 @@ func (c Catalogue) Check(pointer string, d journal.Definition) (journal.Definiti
 		d.Tools = []string{}
 	}
 	wrong = append(wrong, checkLimits(pointer+"/limits", d.Limits)...)
+	var bad []fault.Field
+	d.Network, bad = checkNetwork(pointer+"/network/allowed_hosts", d.Network)
+	wrong = append(wrong, bad...)
 	if len(wrong) > 0 {
 		return d, fault.InvalidFields(wrong...)
 	}
@@ -112,6 +118,32 @@ func checkLimits(pointer string, l journal.Limits) []fault.Field {
 		}
 	}
 	return wrong
+}
+
+// checkNetwork brings each host into its one spelling, so that a rule and a request mean the same by it.
+func checkNetwork(pointer string, n journal.Network) (journal.Network, []fault.Field) {
+	if len(n.AllowedHosts) == 0 {
+		return journal.Network{}, nil
+	}
+	if len(n.AllowedHosts) > MaxAllowedHosts {
+		return n, []fault.Field{{Pointer: pointer, Code: "too_many", Message: fmt.Sprintf("An agent may have at most %d allowed hosts.", MaxAllowedHosts)}}
+	}
+	var wrong []fault.Field
+	hosts := make([]string, 0, len(n.AllowedHosts))
+	for i, raw := range n.AllowedHosts {
+		at := fmt.Sprintf("%s/%d", pointer, i)
+		rule, err := egress.ParseRule(strings.TrimSpace(raw))
+		if err != nil {
+			wrong = append(wrong, fault.Field{Pointer: at, Code: "invalid_host", Message: err.Error()})
+			continue
+		}
+		if slices.Contains(hosts, rule.String()) {
+			wrong = append(wrong, fault.Field{Pointer: at, Code: "duplicate", Message: fmt.Sprintf("The host %s is listed twice.", rule)})
+			continue
+		}
+		hosts = append(hosts, rule.String())
+	}
+	return journal.Network{AllowedHosts: hosts}, wrong
 }
 
 // CheckMetadata validates metadata: at most 16 pairs, keys of at most 64 and values of at most 512 characters.

@@ -32,7 +32,7 @@ type registered struct {
 func NewRegistry(tools ...Tool) (*Registry, error) {
 	r := &Registry{tools: map[string]registered{}}
 	for _, t := range tools {
-		if !models.ValidToolName(t.Name) || t.Run == nil || t.Limit == nil || (t.Command && t.Shape == nil) {
+		if !models.ValidToolName(t.Name) || !runs(t) || t.Limit == nil || (t.Command && t.Shape == nil) {
 			return nil, fmt.Errorf("the tool %q lacks a proper name or a part", t.Name)
 		}
 		if _, twice := r.tools[t.Name]; twice {
@@ -47,6 +47,14 @@ func NewRegistry(tools ...Tool) (*Registry, error) {
 	}
 	sort.Strings(r.names)
 	return r, nil
+}
+
+// runs reports whether a tool has the one function that carries it out.
+func runs(t Tool) bool {
+	if t.Outside != nil {
+		return t.ControlPlane && t.Run == nil
+	}
+	return t.Run != nil
 }
 
 // Names lists all tools, in order.
@@ -86,6 +94,8 @@ type Prepared struct {
 	Risk        Risk
 	Idempotency Idempotency
 	TimeLimit   time.Duration
+	// Domain is the host that the call goes to, in its one spelling, and so whoever is paid by it; empty when it stays inside the platform.
+	Domain string
 	// Sandbox says that the call needs the session's sandbox; Command, that it is a command there.
 	Sandbox bool
 	Command bool
@@ -120,6 +130,12 @@ func (r *Registry) Check(name string, input json.RawMessage) (Prepared, error) {
 		}
 	}
 	p.TimeLimit = t.Limit(input)
+	if t.Classify != nil {
+		p.Idempotency = t.Classify(input)
+	}
+	if t.Domain != nil {
+		p.Domain = t.Domain(input)
+	}
 	return p, nil
 }
 
@@ -127,7 +143,7 @@ func invalid(name string, wrong []string) error {
 	return fault.New(fault.Unprocessable, "invalid_arguments", "The arguments of "+name+" are not valid, and nothing was done: "+strings.Join(wrong, "; ")+".")
 }
 
-// Call carries out a checked call in the session's sandbox. It consumes the admission, which must be for a tool call with this very digest.
+// Call carries out a checked call, in the session's sandbox where it needs one. It consumes the admission, which must be for a tool call with this very digest.
 //
 // What the command answered, also when that is a failure, is a Result. An error means that the call could not be carried out, or that it is
 // not known how it ended (sandbox.ErrLost).
@@ -136,8 +152,12 @@ func (r *Registry) Call(ctx context.Context, adm *gate.Admission, call Prepared,
 		return Result{}, fmt.Errorf("the call of %s was not prepared, or has no sandbox", call.Name)
 	}
 	if !call.Sandbox {
-		if _, err := adm.Consume(gate.ToolCall, call.Digest); err != nil {
+		grant, err := adm.Consume(gate.ToolCall, call.Digest)
+		if err != nil {
 			return Result{}, err
+		}
+		if call.tool.Outside != nil {
+			return call.tool.Outside(ctx, grant, call.Input)
 		}
 		return Run(ctx, call, nil)
 	}
@@ -150,6 +170,9 @@ func (r *Registry) Call(ctx context.Context, adm *gate.Admission, call Prepared,
 
 // Run carries out a checked call in a workspace. A workspace of a sandbox exists only under an admission: see Call.
 func Run(ctx context.Context, call Prepared, w Workspace) (Result, error) {
+	if call.tool.Run == nil {
+		return Result{}, fmt.Errorf("%s acts outside of the platform, which takes an admission", call.Name)
+	}
 	result, err := call.tool.Run(ctx, w, call.Input)
 	if err != nil {
 		return refusal(err)

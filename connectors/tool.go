@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"ambit.dev/ambit/governance/gate"
 	"ambit.dev/ambit/sandbox"
 	"ambit.dev/ambit/sandbox/guest"
 )
@@ -29,7 +30,7 @@ type Risk string
 const (
 	LowRisk    Risk = "low"    // it only looks
 	MediumRisk Risk = "medium" // it changes files of the session
-	HighRisk   Risk = "high"   // it runs code
+	HighRisk   Risk = "high"   // it runs code, or acts outside of the platform
 )
 
 // Tool is one tool and how it is carried out.
@@ -53,6 +54,13 @@ type Tool struct {
 	// Run carries the call out. What the model did wrong, and what a command answers, is a Result; an error means that the platform could
 	// not carry it out.
 	Run func(ctx context.Context, w Workspace, input json.RawMessage) (Result, error)
+	// Outside takes the place of Run in a tool of the control plane whose effect leaves the platform: it is given what the admission
+	// entitles to, with the effect key that goes to the other side.
+	Outside func(ctx context.Context, g gate.Grant, input json.RawMessage) (Result, error)
+	// Classify tells the idempotency of one call where it depends on the arguments; nil: it is always Idempotency.
+	Classify func(input json.RawMessage) Idempotency
+	// Domain tells the host that a call goes to, in its one spelling, for the rules on it; nil where no call leaves the platform.
+	Domain func(input json.RawMessage) string
 	// Shape makes a result of a command that ended, with the output that was passed on. It is nil where Command is false.
 	Shape func(output []byte, end *sandbox.ExecResult) Result
 }
@@ -64,6 +72,8 @@ type Result struct {
 	IsError bool
 	// KeptAt is the file below the working directory that has the whole of an output that was cut; empty when nothing was cut.
 	KeptAt string
+	// Unknown says that the call was sent and not answered: whether the other side acted is not known.
+	Unknown bool
 }
 
 // Workspace is what a tool may do in the sandbox of its session under one admitted effect. *sandbox.Effect is one.

@@ -197,6 +197,14 @@ type Definition struct {
 	Limits    Limits `json:"limits"`
 	// IfRunning says what a message to a running session does by default: queue, interrupt or reject.
 	IfRunning string `json:"if_running"`
+	// Network is what its requests may reach outside of the platform. Journals from before there was any have none.
+	Network Network `json:"network,omitzero"`
+}
+
+// Network is what an agent may reach. Rules can narrow it, never widen it.
+type Network struct {
+	// AllowedHosts are hosts as internal/egress reads them: "api.example.com", "*.example.com", either with a port. None: nothing is reached.
+	AllowedHosts []string `json:"allowed_hosts"`
 }
 
 // Snapshot is the agent as a session took it: which one, in which version, and the definition with the invoke's overrides applied.

@@ -48,7 +48,7 @@ func TestShippedTable(t *testing.T) {
 		}
 	}
 	require.GreaterOrEqual(t, modelsSeen, 20)
-	for _, name := range []string{"bash", "python", "read_file", "write_file", "edit_file", "list_files"} {
+	for _, name := range []string{"bash", "python", "read_file", "write_file", "edit_file", "list_files", "http_request"} {
 		require.True(t, shipped(t).Known(now, prices.Tool, "builtin/"+name))
 	}
 }

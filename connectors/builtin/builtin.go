@@ -23,9 +23,9 @@ const (
 	fileLimit       = 30 * time.Second
 )
 
-// Registry has all built-in tools.
-func Registry() (*connectors.Registry, error) {
-	return connectors.NewRegistry(Bash(), Python(), ReadFile(), WriteFile(), EditFile(), ListFiles())
+// Registry has the built-in tools that need nothing but a sandbox, and those given besides, such as HTTPRequest.
+func Registry(more ...connectors.Tool) (*connectors.Registry, error) {
+	return connectors.NewRegistry(append([]connectors.Tool{Bash(), Python(), ReadFile(), WriteFile(), EditFile(), ListFiles()}, more...)...)
 }
 
 // args decodes arguments that the schema has accepted.

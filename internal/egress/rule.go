@@ -85,10 +85,14 @@ func (r Rule) Allows(t Target) bool {
 	if r.port != t.Port && (r.port != 0 || (t.Port != 80 && t.Port != 443)) {
 		return false
 	}
+	return r.matches(t.Host)
+}
+
+func (r Rule) matches(h Host) bool {
 	if r.below {
-		return t.Host.name != "" && strings.HasSuffix(t.Host.name, "."+r.host.name)
+		return h.name != "" && strings.HasSuffix(h.name, "."+r.host.name)
 	}
-	return t.Host == r.host
+	return h == r.host
 }
 
 // Rules allow what any of them allows. None allow nothing.
@@ -118,6 +122,17 @@ func (rs Rules) Allow(t Target) bool {
 		}
 	}
 	return false
+}
+
+// Narrow keeps of the rules what they allow of one host, on whichever port: a request that was decided on for that host stays there.
+func (rs Rules) Narrow(h Host) Rules {
+	var out Rules
+	for _, r := range rs {
+		if r.matches(h) {
+			out = append(out, Rule{host: h, port: r.port})
+		}
+	}
+	return out
 }
 
 // String lists the rules for a person.
