@@ -86,6 +86,9 @@ func (c *Config) check() []string {
 		wrong("AMBIT_NODE_LISTEN", "must differ from AMBIT_LISTEN: nodes' traffic is never public")
 	}
 
+	if c.EgressAllowLoopback && !onLoopback(c.Listen) {
+		wrong("AMBIT_EGRESS_ALLOW_LOOPBACK", "is for tests: it can't be true while AMBIT_LISTEN is open to others")
+	}
 	if c.MasterKey != "" && !masterKeys(c.MasterKey.Reveal()) {
 		wrong("AMBIT_MASTER_KEY", "must be 32 bytes in base64 or hexadecimal (openssl rand -base64 32 makes one)")
 	}
@@ -107,6 +110,16 @@ func (c *Config) check() []string {
 		wrong("AMBIT_STARTER_CREDIT", "must not be negative")
 	}
 	return out
+}
+
+// onLoopback reports whether a listening address is reachable from this machine alone.
+func onLoopback(hostport string) bool {
+	host, _, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(host)
+	return host == "localhost" || (ip != nil && ip.IsLoopback())
 }
 
 // masterKeys checks the form that internal/seal reads: keys of 32 bytes in base64

@@ -43,6 +43,8 @@ type Config struct {
 	LogLevel  slog.Level `env:"AMBIT_LOG_LEVEL" envDefault:"INFO" doc:"Least level that is logged: DEBUG, INFO, WARN or ERROR."`
 	LogFormat LogFormat  `env:"AMBIT_LOG_FORMAT" envDefault:"text" doc:"Form of log lines: text for people, json for machines."`
 
+	EgressAllowLoopback bool `env:"AMBIT_EGRESS_ALLOW_LOOPBACK" envDefault:"false" doc:"For tests and trying things out on one machine, never for production: lets agents' requests and webhooks reach this machine's loopback. Private networks stay out of reach."`
+
 	WarmSandboxes     int           `env:"AMBIT_WARM_SANDBOXES" envDefault:"2" doc:"Sandboxes of each environment in use that wait, cloned and paused, for the next session (0 to 100; never more than AMBIT_MAX_SANDBOXES)."`
 	MaxSandboxes      int           `env:"AMBIT_MAX_SANDBOXES" envDefault:"8" doc:"Most sandboxes at a time on the whole installation, warm ones included (1 to 10000)."`
 	SandboxDriver     SandboxDriver `env:"AMBIT_SANDBOX_DRIVER" envDefault:"auto" doc:"What runs sandboxes: auto (the best that boots here) or qemu."`

@@ -56,6 +56,7 @@ func TestWrongSettingsAreRefusedInOneLineEach(t *testing.T) {
 		"relative":        {"AMBIT_DATA_DIR", "data", "AMBIT_DATA_DIR must be a whole path, from / on"},
 		"key":             {"AMBIT_MASTER_KEY", planted, "AMBIT_MASTER_KEY must be 32 bytes in base64 or hexadecimal (openssl rand -base64 32 makes one)"},
 		"mail":            {"AMBIT_MAIL_FROM", "nobody", "AMBIT_MAIL_FROM must be a mail address, such as Ambit <ambit@example.com>"},
+		"truth":           {"AMBIT_EGRESS_ALLOW_LOOPBACK", "perhaps", "AMBIT_EGRESS_ALLOW_LOOPBACK is not true or false"},
 		"driver":          {"AMBIT_SANDBOX_DRIVER", "docker", "AMBIT_SANDBOX_DRIVER must be auto or qemu"},
 		"misspelt":        {"AMBIT_LISTENN", "x", "AMBIT_LISTENN is no setting; is AMBIT_LISTEN meant?"},
 		"unknown":         {"AMBIT_COFFEE_STRENGTH", planted, "AMBIT_COFFEE_STRENGTH is no setting; ambit config lists them"},
@@ -128,4 +129,14 @@ func TestLoadReadsTheEnvironment(t *testing.T) {
 	c, err := Load()
 	require.NoError(t, err)
 	require.Equal(t, 3, c.WorkerConcurrency)
+}
+
+func TestLoopbackIsOpenedOnAPrivateInstanceOnly(t *testing.T) {
+	for _, listen := range []string{"0.0.0.0:8080", ":8080", "192.0.2.1:8080", "[::]:8080"} {
+		_, err := LoadFrom(map[string]string{"AMBIT_EGRESS_ALLOW_LOOPBACK": "true", "AMBIT_LISTEN": listen})
+		require.ErrorContains(t, err, "AMBIT_EGRESS_ALLOW_LOOPBACK is for tests")
+	}
+	c, err := LoadFrom(map[string]string{"AMBIT_EGRESS_ALLOW_LOOPBACK": "true", "AMBIT_LISTEN": "[::1]:0"})
+	require.NoError(t, err)
+	require.True(t, c.EgressAllowLoopback)
 }

@@ -97,6 +97,8 @@ func expected(f reflect.StructField) string {
 		return "one of DEBUG, INFO, WARN, ERROR"
 	case f.Type.Kind() == reflect.Int:
 		return "a whole number"
+	case f.Type.Kind() == reflect.Bool:
+		return "true or false"
 	default:
 		return "valid"
 	}
