@@ -35,7 +35,7 @@ func (a *API) agentRoutes() []Route {
 		{
 			ID: "agents.update", Method: http.MethodPost, Path: "/v1/agents/{agent_id}", Permission: tenants.AgentsWrite, Tag: tag,
 			Summary:     "Update an agent",
-			Description: "A field that is left out stays, null clears it, an array replaces the whole array. A change of model, system, tools, max_tokens, limits or if_running makes a new version; sessions that run keep theirs.",
+			Description: "A field that is left out stays, null clears it, an array replaces the whole array. A change of model, system, tools, max_tokens, limits, if_running or network makes a new version; sessions that run keep theirs.",
 			Errors:      []string{"archived", "precondition_failed", "state_conflict"}, Endpoint: write(http.StatusOK, a.updateAgent),
 		},
 		{
@@ -78,10 +78,11 @@ type createAgentIn struct {
 		Description string   `json:"description" maxlen:"2000"`
 		Model       string   `json:"model" required:"true" minlen:"1" maxlen:"200" example:"ambit/scripted" doc:"One of GET /v1/models."`
 		System      string   `json:"system" maxlen:"262144" doc:"The system prompt."`
-		Tools       []string `json:"tools" maxitems:"64" maxlen:"100" doc:"Names of built-in tools: bash, python, read_file, write_file, edit_file, list_files." example:"[\"bash\"]"`
+		Tools       []string `json:"tools" maxitems:"64" maxlen:"100" doc:"Names of built-in tools: bash, python, read_file, write_file, edit_file, list_files, http_request." example:"[\"bash\"]"`
 		MaxTokens   *int64   `json:"max_tokens" min:"1" max:"128000" doc:"The most output tokens of one model call."`
 		Limits      *Limits  `json:"limits" doc:"Limits that its sessions begin with."`
 		IfRunning   *string  `json:"if_running" enum:"queue,interrupt,reject" doc:"What a message to a running session does by default: queue it, interrupt, or reject it."`
+		Network     *Network `json:"network" doc:"What its requests may reach; left out, nothing."`
 		Metadata    Metadata `json:"metadata"`
 	} `body:"json"`
 }
@@ -93,7 +94,7 @@ func (a *API) createAgent(ctx context.Context, tx pgx.Tx, in createAgentIn) (Age
 		return Agent{}, err
 	}
 	b := in.Body
-	d := journal.Definition{Model: b.Model, System: b.System, Tools: b.Tools, MaxTokens: orZero(b.MaxTokens)}
+	d := journal.Definition{Model: b.Model, System: b.System, Tools: b.Tools, MaxTokens: orZero(b.MaxTokens), Network: b.Network.domain()}
 	if b.Limits != nil {
 		d.Limits = b.Limits.domain()
 	}
@@ -168,6 +169,7 @@ type updateAgentIn struct {
 		MaxTokens   Opt[int64]    `json:"max_tokens" min:"1" max:"128000"`
 		Limits      Opt[Limits]   `json:"limits" doc:"Replaces the limits as a whole."`
 		IfRunning   Opt[string]   `json:"if_running" enum:"queue,interrupt,reject"`
+		Network     Opt[Network]  `json:"network" doc:"Replaces what may be reached as a whole."`
 		Metadata    Opt[Metadata] `json:"metadata" doc:"Replaces the metadata as a whole."`
 	} `body:"json"`
 }
@@ -190,6 +192,9 @@ func (a *API) updateAgent(ctx context.Context, tx pgx.Tx, in updateAgentIn) (Age
 		set(&d.IfRunning, b.IfRunning)
 		if b.Limits.Set {
 			d.Limits = b.Limits.Value.domain()
+		}
+		if b.Network.Set {
+			d.Network = b.Network.Value.domain()
 		}
 		change := agents.UpdateInput{Name: b.Name.Ptr(), Description: b.Description.Ptr(), Definition: &d, IfVersion: have.Version}
 		if b.Metadata.Set {

@@ -113,3 +113,19 @@ func TestUpdatesAtOnceAreAllKept(t *testing.T) {
 	require.Equal(t, 5, got.Version)
 	require.Equal(t, "s/[python]/77/reject", fmt.Sprintf("%s/%v/%d/%s", got.System, got.Tools, got.MaxTokens, got.IfRunning))
 }
+
+func TestWhatAnAgentMayReach(t *testing.T) {
+	ada := newRig(t).newTenant("Ada")
+	made := ada.ask("POST", "/v1/agents", `{"name":"a","model":"ambit/scripted","network":{"allowed_hosts":["API.Example.com","*.example.org:8443"]}}`)
+	require.Equal(t, 201, made.StatusCode, made.raw)
+	require.Equal(t, []any{"api.example.com", "*.example.org:8443"}, made.field(t, "network.allowed_hosts"))
+	path := made.Header.Get("Location")
+	same := ada.ask("POST", path, `{"description":"x"}`)
+	require.Equal(t, []any{"api.example.com", "*.example.org:8443"}, same.field(t, "network.allowed_hosts"), "left out, it stays")
+	none := ada.ask("POST", path, `{"network":null}`)
+	require.Equal(t, []any{}, none.field(t, "network.allowed_hosts"))
+	require.InDelta(t, 2, none.field(t, "version"), 0)
+	bad := ada.ask("POST", path, `{"network":{"allowed_hosts":["example.com","http://example.com"]}}`)
+	require.Equal(t, 400, bad.StatusCode)
+	require.Contains(t, bad.raw, `"pointer":"/network/allowed_hosts/1"`)
+}

@@ -81,6 +81,7 @@ type inlineAgent struct {
 	System    string   `json:"system" maxlen:"262144"`
 	Tools     []string `json:"tools" maxitems:"64"`
 	MaxTokens *int64   `json:"max_tokens" min:"1" max:"128000"`
+	Network   *Network `json:"network"`
 }
 
 // JSONSchema implements schema.Provider.
@@ -112,7 +113,7 @@ func (c *agentChoice) UnmarshalJSON(raw []byte) error {
 	if err := json.Unmarshal(raw, &inline); err != nil {
 		return err
 	}
-	c.inline = &journal.Definition{Model: inline.Model, System: inline.System, Tools: inline.Tools, MaxTokens: orZero(inline.MaxTokens)}
+	c.inline = &journal.Definition{Model: inline.Model, System: inline.System, Tools: inline.Tools, MaxTokens: orZero(inline.MaxTokens), Network: inline.Network.domain()}
 	return nil
 }
 

@@ -30,10 +30,27 @@ type definition struct {
 	MaxTokens int64    `json:"max_tokens" doc:"The most output tokens of one model call."`
 	Limits    Limits   `json:"limits"`
 	IfRunning string   `json:"if_running" enum:"queue,interrupt,reject"`
+	Network   Network  `json:"network"`
+}
+
+// Network is what an agent's requests may reach.
+type Network struct {
+	AllowedHosts []string `json:"allowed_hosts" maxitems:"64" maxlen:"300" example:"[\"api.example.com\",\"*.example.org\"]" doc:"Hosts that http_request may reach: exact, or *.example.org for all below it; with a port other than 80 and 443, that one alone. Empty: none."`
+}
+
+func (n *Network) domain() journal.Network {
+	if n == nil {
+		return journal.Network{}
+	}
+	return journal.Network{AllowedHosts: n.AllowedHosts}
+}
+
+func networkFrom(n journal.Network) Network {
+	return Network{AllowedHosts: append([]string{}, n.AllowedHosts...)}
 }
 
 func definitionFrom(d journal.Definition) definition {
-	out := definition{Model: d.Model, System: d.System, Tools: d.Tools, MaxTokens: d.MaxTokens, Limits: limitsFrom(d.Limits), IfRunning: d.IfRunning}
+	out := definition{Model: d.Model, System: d.System, Tools: d.Tools, MaxTokens: d.MaxTokens, Limits: limitsFrom(d.Limits), IfRunning: d.IfRunning, Network: networkFrom(d.Network)}
 	if out.Tools == nil {
 		out.Tools = []string{}
 	}

@@ -22,6 +22,7 @@ import (
 	"ambit.dev/ambit/internal/clickhouse"
 	"ambit.dev/ambit/internal/clock"
 	"ambit.dev/ambit/internal/config"
+	"ambit.dev/ambit/internal/egress"
 	"ambit.dev/ambit/internal/idempotency"
 	"ambit.dev/ambit/internal/postgres"
 	"ambit.dev/ambit/internal/seal"
@@ -50,6 +51,8 @@ type Domains struct {
 	Sealer      *seal.Sealer
 	Listener    *postgres.Listener
 	Mail        *notifications.Mailer
+	Egress      *egress.Client
+	Webhooks    *notifications.Webhooks
 	Tenants     *tenants.Service
 	Identity    *identity.Keyring
 	Models      *models.Gateway
@@ -145,6 +148,10 @@ func (d *Domains) open(ctx context.Context, role Role) (err error) {
 	if err := d.openTenants(); err != nil {
 		return err
 	}
+	d.Egress = egress.New(egress.Config{AllowLoopback: d.Config.EgressAllowLoopback})
+	d.Webhooks = notifications.NewWebhooks(notifications.WebhookDeps{
+		DB: d.DB, Sealer: d.Sealer, Clock: d.Clock, Logger: d.Log, Client: d.Egress, OnDisabled: d.mailDisabledWebhook,
+	})
 	if err := d.openModels(); err != nil {
 		return err
 	}
@@ -201,7 +208,7 @@ func (d *Domains) openModels() error {
 	if err != nil {
 		return err
 	}
-	if d.Tools, err = builtin.Registry(); err != nil {
+	if d.Tools, err = builtin.Registry(builtin.HTTPRequest(builtin.Outside{Client: d.Egress, Allowed: d.allowedHosts})); err != nil {
 		return err
 	}
 	d.Gate = gate.New(table, d.Clock, d.Log)
@@ -210,6 +217,16 @@ func (d *Domains) openModels() error {
 		KnowsTool:  d.Tools.Knows,
 	}, d.Clock)
 	return nil
+}
+
+// allowedHosts are those of the definition that the admitted session runs on.
+func (d *Domains) allowedHosts(ctx context.Context, g gate.Grant) (egress.Rules, error) {
+	session, err := d.Sessions.Get(ctx, g.Org, g.Session)
+	if err != nil {
+		return nil, err
+	}
+	rules, _, err := egress.ParseRules(session.Agent.Network.AllowedHosts)
+	return rules, err
 }
 
 func (d *Domains) prices() (*prices.Table, error) {

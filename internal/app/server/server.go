@@ -107,7 +107,7 @@ func (s *Server) surfaces() (http.Handler, error) {
 	var pages http.Handler
 	surface := api.New(api.Config{
 		BaseURL: string(s.Config.PublicURL), Log: s.Log, Clock: s.Clock, DB: s.DB, Listener: s.Listener, Idempotency: s.Idempotency,
-		Domains: api.Domains{Tenants: s.Tenants, Agents: s.Agents, Sessions: s.Sessions, Models: s.Models, Prices: s.Gate.Prices(), Sandboxes: s.Sandboxes},
+		Domains: api.Domains{Tenants: s.Tenants, Agents: s.Agents, Sessions: s.Sessions, Models: s.Models, Prices: s.Gate.Prices(), Sandboxes: s.Sandboxes, Webhooks: s.Webhooks},
 		Rate:    ratelimit.Policy{Name: api.DefaultRate.Name, Quota: s.Config.RateLimit, Window: api.DefaultRate.Window},
 		Metrics: metrics, Drain: s.drain, Checks: checks,
 		Prometheus: promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}),
@@ -158,6 +158,7 @@ func (s *Server) Start(ctx context.Context) error {
 			return err
 		}
 		s.Mail.Start(ctx)
+		s.Webhooks.Start(ctx)
 		s.migrateTraces(ctx)
 		s.exporter.Start(ctx)
 		if err := s.Sandboxes.Start(ctx); err != nil {
@@ -221,6 +222,11 @@ func (s *Server) Stop(ctx context.Context) error {
 	}
 	if s.retryTraces != nil {
 		errs = append(errs, s.retryTraces.Stop(ctx))
+	}
+	if s.role.worker() {
+		part, done := context.WithTimeout(ctx, time.Second) // what hangs is sent again by another process or at the next start
+		errs = append(errs, s.Webhooks.Stop(part))
+		done()
 	}
 	if s.exporter != nil {
 		errs = append(errs, s.exporter.Stop(ctx), s.Mail.Stop(ctx))
