@@ -3,6 +3,7 @@ package api
 import (
 	"ambit.dev/ambit/agents"
 	"ambit.dev/ambit/billing/prices"
+	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/models"
 	"ambit.dev/ambit/notifications"
 	"ambit.dev/ambit/sandbox"
@@ -17,6 +18,7 @@ type Domains struct {
 	Sessions *scheduler.Service
 	Models   *models.Gateway
 	Prices   *prices.Table
+	Policies *policy.Service
 	Webhooks *notifications.Webhooks
 	// Sandboxes shows the files of sessions; without it they are answered with 503.
 	Sandboxes *sandbox.Service

@@ -21,6 +21,7 @@ const (
 	slugConcurrency = "concurrency_limited"
 	slugInternal    = "internal"
 	slugUnavailable = "unavailable"
+	slugLastOwner   = "last_owner"
 )
 
 // ErrorTypes lists every type of problem that this API can answer with, in the order of their statuses. Each has a page at
@@ -163,6 +164,11 @@ var errorTypes = []apidoc.ErrorType{
 		Slug: "state_conflict", Status: http.StatusConflict, Title: "Not in this state",
 		Meaning: "What was asked does not fit the present state of the object.",
 		Action:  "Read it again and decide anew.",
+	},
+	{
+		Slug: slugLastOwner, Status: http.StatusConflict, Title: "The last owner stays",
+		Meaning: "Every organisation has an owner, who alone may do everything. This would have left it without one.",
+		Action:  "Make another member an owner first.",
 	},
 	{
 		Slug: "archived", Status: http.StatusConflict, Title: "Archived",

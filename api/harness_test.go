@@ -23,6 +23,7 @@ import (
 	"ambit.dev/ambit/billing/prices"
 	"ambit.dev/ambit/connectors"
 	"ambit.dev/ambit/governance/gate"
+	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/internal/clock"
 	"ambit.dev/ambit/internal/dbtest"
 	"ambit.dev/ambit/internal/egress"
@@ -94,11 +95,12 @@ func newRig(t testing.TB, change ...func(*api.Config)) *rig {
 	sessions := scheduler.NewService(scheduler.Deps{
 		DB: r.db, Agents: ag, Gate: g, Listener: listener, Previews: r.previews, Signer: signer{}, Clock: r.clock, Log: log,
 	})
+	policies := policy.NewService(policy.NewCache(r.db, listener, log), policy.Catalogue{KnowsModel: catalogue.KnowsModel, KnowsTool: catalogue.KnowsTool}, r.clock)
 	cfg := api.Config{
 		BaseURL: "http://ambit.test", Log: log, Clock: r.clock, DB: r.db, Listener: listener,
 		Idempotency: idempotency.NewStore(sealer, r.clock), Drain: r.drain,
 		Rate: ratelimit.Policy{Name: "default", Quota: 1_000_000, Window: time.Minute},
-		Domains: api.Domains{Tenants: r.tenants, Agents: ag, Sessions: sessions, Models: gateway, Prices: table, Webhooks: notifications.NewWebhooks(notifications.WebhookDeps{
+		Domains: api.Domains{Tenants: r.tenants, Agents: ag, Sessions: sessions, Models: gateway, Prices: table, Policies: policies, Webhooks: notifications.NewWebhooks(notifications.WebhookDeps{
 			DB: r.db, Sealer: sealer, Clock: r.clock, Logger: log, Client: egress.New(egress.Config{}),
 		})},
 	}

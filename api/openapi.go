@@ -103,6 +103,8 @@ var tags = []docTag{
 	{"Projects", "Where an organisation keeps its agents and sessions apart."},
 	{"Keys", "API keys: made, limited, rotated, revoked."},
 	{"Webhooks", "Endpoints of yours that are told of what happens, by signed messages."},
+	{"Permissions", "What agents may do: rules, presets, explanations, and rules tried on the past."},
+	{"Members", "Who belongs to the organisation, and what their roles allow."},
 	{"Organisation", "The organisation and who is asking."},
 }
 

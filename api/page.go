@@ -137,15 +137,20 @@ func pageOf[D, W any](p place, items []D, position func(D) string, show func(D) 
 	out := Page[W]{Data: []W{}}
 	if len(items) > p.limit {
 		items = items[:p.limit]
-		// Marshalling three strings can't fail.
-		raw, _ := json.Marshal(cursor{List: p.list, Print: p.print, Position: position(items[len(items)-1])})
-		token := base64.RawURLEncoding.EncodeToString(raw)
-		out.NextPage = &token
+		out.NextPage = p.token(position(items[len(items)-1]))
 	}
 	for _, item := range items {
 		out.Data = append(out.Data, show(item))
 	}
 	return out
+}
+
+// token is the cursor of the page after a position.
+func (p *place) token(position string) *string {
+	// Marshalling three strings can't fail.
+	raw, _ := json.Marshal(cursor{List: p.list, Print: p.print, Position: position})
+	token := base64.RawURLEncoding.EncodeToString(raw)
+	return &token
 }
 
 func invalidPosition() error {

@@ -34,6 +34,7 @@ func (tn *tenant) newWorld() *world {
 	step := id.New[id.Step]()
 	tn.work(session, journal.Entry{Step: step, Payload: journal.StepIntended{Kind: journal.KindModelCall, Name: "ambit/scripted", EffectKey: string(step)}})
 	w.ids["step_id"] = string(step)
+	w.addRules()
 	res := tn.ask("POST", "/v1/webhooks", `{"url":"https://example.com/hook","event_types":["*"]}`)
 	require.Equal(tn.t, 201, res.StatusCode, res.raw)
 	w.ids["webhook_id"], _ = res.field(tn.t, "id").(string)
@@ -41,6 +42,20 @@ func (tn *tenant) newWorld() *world {
 	require.Equal(tn.t, 201, res.StatusCode, res.raw)
 	w.ids["delivery_id"], _ = res.field(tn.t, "id").(string)
 	return w
+}
+
+// addRules makes what is the whole organisation's.
+func (w *world) addRules() {
+	w.t.Helper()
+	res := w.askWith(w.orgKey, "POST", "/v1/permissions", `{"subject":"`+w.ids["agent_id"]+`","effect":"deny","kind":"tool_call","name":"python"}`)
+	require.Equal(w.t, 201, res.StatusCode, res.raw)
+	w.ids["permission_id"], _ = res.field(w.t, "id").(string)
+	res = w.askWith(w.orgKey, "POST", "/v1/roles", `{"name":"Auditor","permissions":["traces:read"]}`)
+	require.Equal(w.t, 201, res.StatusCode, res.raw)
+	w.ids["role_id"], _ = res.field(w.t, "id").(string)
+	var members struct{ Data []struct{ ID string } }
+	w.askWith(w.orgKey, "GET", "/v1/members", "").into(w.t, &members)
+	w.ids["member_id"], w.ids["preset"] = members.Data[0].ID, "web-client"
 }
 
 // fill puts ids into a route's path.
@@ -53,6 +68,7 @@ func never() map[string]string {
 	return map[string]string{
 		"agent_id": string(id.New[id.Agent]()), "session_id": string(id.New[id.Session]()), "step_id": string(id.New[id.Step]()),
 		"project_id": string(id.New[id.Project]()), "key_id": string(id.New[id.Key]()), "version": "1", "name": "prod",
+		"permission_id": string(id.New[id.Permission]()), "role_id": string(id.New[id.Role]()), "member_id": string(id.New[id.Member]()), "preset": "web-client",
 		"webhook_id": string(id.New[id.Webhook]()), "delivery_id": string(id.New[id.Delivery]()),
 	}
 }
@@ -112,6 +128,25 @@ var cases = map[string]struct {
 	"webhooks.deliveries.get":       {foreign: "404"},
 	"webhooks.deliveries.redeliver": {foreign: "404"},
 	"me":                            {foreign: "own"},
+	"permissions.create":            {body: `{"subject":"{agent_id}","effect":"deny","kind":"tool_call","name":"bash"}`, foreign: "own"},
+	"permissions.list":              {foreign: "own"},
+	"permissions.get":               {foreign: "404"},
+	"permissions.update":            {body: `{"description":"changed"}`, foreign: "404"},
+	"permissions.delete":            {foreign: "404"},
+	"permissions.presets.list":      {foreign: "own"},
+	"permissions.presets.apply":     {body: `{"subject":"{agent_id}"}`, foreign: "own"},
+	"permissions.explain":           {body: `{"agent":"{agent_id}","kind":"tool_call","name":"bash"}`, foreign: "404"},
+	"permissions.simulate":          {body: `{"rules":[{"subject":"{agent_id}","effect":"deny","kind":"*"}]}`, foreign: "own"},
+	"permissions.tags.list":         {foreign: "own"},
+	"permissions.tags.put":          {body: `{"tags":["a"]}`, foreign: "404"},
+	"members.list":                  {foreign: "own"},
+	"members.update":                {body: `{"role":"viewer"}`, foreign: "404"},
+	"members.delete":                {foreign: "404"},
+	"roles.create":                  {body: `{"name":"New","permissions":["traces:read"]}`, foreign: "own"},
+	"roles.list":                    {foreign: "own"},
+	"roles.get":                     {foreign: "404"},
+	"roles.update":                  {body: `{"description":"changed"}`, foreign: "404"},
+	"roles.delete":                  {foreign: "404"},
 	"organization.get":              {foreign: "own"},
 	"organization.update":           {body: `{"name":"Renamed"}`, foreign: "own"},
 }
@@ -226,6 +261,7 @@ func (w *world) snapshot() string {
 	for _, path := range []string{
 		"/v1/agents?include_archived=true", "/v1/sessions?include_archived=true", "/v1/projects?include_archived=true", "/v1/organization",
 		"/v1/agents/" + w.ids["agent_id"] + "/aliases", "/v1/sessions/" + w.ids["session_id"] + "/events",
+		"/v1/permissions", "/v1/permissions/tags", "/v1/roles", "/v1/members",
 		"/v1/webhooks", "/v1/webhooks/" + w.ids["webhook_id"] + "/deliveries",
 	} {
 		res := w.askWith(w.orgKey, "GET", path, "")

@@ -28,6 +28,8 @@ func (a *API) table() []Route {
 		a.modelRoutes(),
 		a.projectRoutes(),
 		a.keyRoutes(),
+		a.permissionRoutes(),
+		a.roleRoutes(),
 		a.webhookRoutes(),
 		a.organizationRoutes(),
 	)

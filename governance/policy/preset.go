@@ -62,25 +62,25 @@ func Presets() []Preset {
 	noNetwork := append(rules(Deny, ToolCall, Any, "No network.", toolForWeb), rules(Deny, OutboundRequest, Any, "No network.", Any)...)
 	cheap := money.Dollar / 10
 	return []Preset{
-		preset("model_only", "Model only", "It thinks and answers, and uses no tool.",
+		preset("model-only", "Model only", "It thinks and answers, and uses no tool.",
 			ownModel, rules(Deny, ToolCall, Any, "No tools.", Any), rules(Deny, Sandbox, Any, "No sandbox.", Any)),
-		preset("read_only_researcher", "Read-only researcher", "It reads files and pages of the web, writes nothing, and runs nothing.",
+		preset("read-only-researcher", "Read-only researcher", "It reads files and pages of the web, writes nothing, and runs nothing.",
 			ownModel, sandbox, rules(Allow, ToolCall, Any, "Reading files.", toolsThatRead...),
 			rules(Allow, ToolCall, "GET", "Reading pages.", toolForWeb), rules(Allow, ToolCall, "HEAD", "Reading pages.", toolForWeb),
 			rules(Deny, ToolCall, Any, "Read only.", toolsThatWrite...), rules(Deny, ToolCall, Any, "Read only.", toolsThatRun...)),
-		preset("write_files_no_network", "May write files, no network", "It reads and writes files in its working directory, runs nothing, and reaches nothing outside.",
+		preset("write-files-no-network", "May write files, no network", "It reads and writes files in its working directory, runs nothing, and reaches nothing outside.",
 			ownModel, sandbox, rules(Allow, ToolCall, Any, "Reading files.", toolsThatRead...), rules(Allow, ToolCall, Any, "Writing files.", toolsThatWrite...),
 			rules(Deny, ToolCall, Any, "It runs no commands.", toolsThatRun...), noNetwork),
-		preset("full_sandbox_no_network", "Full sandbox, no network", "It may do anything inside its sandbox, and reaches nothing outside.",
+		preset("full-sandbox-no-network", "Full sandbox, no network", "It may do anything inside its sandbox, and reaches nothing outside.",
 			ownModel, sandbox, rules(Allow, ToolCall, Any, "Reading files.", toolsThatRead...), rules(Allow, ToolCall, Any, "Writing files.", toolsThatWrite...),
 			rules(Allow, ToolCall, Any, "Running commands.", toolsThatRun...), noNetwork),
-		preset("web_client", "Web client", "It reads files and makes requests to the web, and runs nothing.",
+		preset("web-client", "Web client", "It reads files and makes requests to the web, and runs nothing.",
 			ownModel, sandbox, rules(Allow, ToolCall, Any, "Reading files.", toolsThatRead...), rules(Allow, ToolCall, Any, "Requests to the web.", toolForWeb),
 			rules(Deny, ToolCall, Any, "It runs no commands.", toolsThatRun...)),
-		preset("small_steps", "Small steps", "It may do what its definition names, as long as no single step can cost more than $0.10.",
+		preset("small-steps", "Small steps", "It may do what its definition names, as long as no single step can cost more than $0.10.",
 			whatItNames(Condition{}),
 			[]Rule{{Effect: Deny, Kind: Any, Name: Any, Action: Any, Object: Any, Condition: Condition{AmountOver: &cheap}, Description: "No step above $0.10."}}),
-		preset("working_hours", "Working hours", "It may do what its definition names, on weekdays from 08:00 to 18:00 in the organisation's zone.",
+		preset("working-hours", "Working hours", "It may do what its definition names, on weekdays from 08:00 to 18:00 in the organisation's zone.",
 			whatItNames(Condition{Hours: &Hours{From: 8 * 60, To: 18 * 60, Days: 0b0111110}})),
 	}
 }

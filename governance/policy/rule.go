@@ -214,3 +214,23 @@ func kindInWords(kind, name string) string {
 	}
 	return noun + " " + name
 }
+
+// Summary says the rule in words: "Denies all agents the tool bash."
+func (r Rule) Summary() string {
+	who := "the agents with the tag " + strings.TrimPrefix(r.Subject, TagPrefix)
+	switch {
+	case r.Subject == Any:
+		who = "all agents"
+	case strings.HasPrefix(r.Subject, id.Agent("").Prefix()+"_"):
+		who = "the agent " + r.Subject
+	case strings.HasPrefix(r.Subject, id.Project("").Prefix()+"_"):
+		who = "the agents of the project " + r.Subject
+	case r.Subject == "":
+		who = "its subject"
+	}
+	verb := map[Effect]string{Allow: "Allows", Deny: "Denies", Approve: "Asks a person about"}[r.Effect]
+	if r.Effect == Approve {
+		return verb + " " + r.What() + ", for " + who + "."
+	}
+	return verb + " " + who + " " + r.What() + "."
+}

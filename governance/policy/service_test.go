@@ -136,17 +136,17 @@ func TestAPresetIsCopiedInOneChange(t *testing.T) {
 		})
 		return out, err
 	}
-	made, err := apply("read_only_researcher", subject, true)
+	made, err := apply("read-only-researcher", subject, true)
 	require.NoError(t, err)
 	set := o.now(org)
 	require.Equal(t, len(made), set.Len(), "the subject's other rule is gone")
-	require.Equal(t, "read_only_researcher", made[0].Preset)
+	require.Equal(t, "read-only-researcher", made[0].Preset)
 	require.False(t, set.Decide(asking(agents[0], policy.ToolCall, "bash")).Allowed())
 	_, err = apply("root", subject, false)
 	require.Equal(t, fault.NotFoundKind, fault.As(err).Kind)
-	_, err = apply("web_client", "nobody", false)
+	_, err = apply("web-client", "nobody", false)
 	require.Equal(t, fault.Invalid, fault.As(err).Kind)
-	_, err = apply("web_client", string(id.New[id.Agent]()), false)
+	_, err = apply("web-client", string(id.New[id.Agent]()), false)
 	require.Equal(t, fault.Invalid, fault.As(err).Kind)
 	require.Equal(t, set.Version(), o.now(org).Version())
 }

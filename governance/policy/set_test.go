@@ -249,9 +249,9 @@ func TestPresetsKeepTheirPromises(t *testing.T) {
 	agent := id.New[id.Agent]()
 	all := []string{"bash", "python", "read_file", "list_files", "write_file", "edit_file", "http_request"}
 	may := map[string][]string{
-		"model_only": nil, "read_only_researcher": {"read_file", "list_files", "http_request"},
-		"write_files_no_network": {"read_file", "list_files", "write_file", "edit_file"}, "full_sandbox_no_network": all[:6],
-		"web_client": {"read_file", "list_files", "http_request"}, "small_steps": all, "working_hours": all,
+		"model-only": nil, "read-only-researcher": {"read_file", "list_files", "http_request"},
+		"write-files-no-network": {"read_file", "list_files", "write_file", "edit_file"}, "full-sandbox-no-network": all[:6],
+		"web-client": {"read_file", "list_files", "http_request"}, "small-steps": all, "working-hours": all,
 	}
 	for _, p := range policy.Presets() {
 		want, known := may[p.Name]
@@ -272,7 +272,7 @@ func TestPresetsKeepTheirPromises(t *testing.T) {
 				got = append(got, tool)
 			}
 			r.Action = "POST"
-			if p.Name == "read_only_researcher" && tool == "http_request" {
+			if p.Name == "read-only-researcher" && tool == "http_request" {
 				require.False(t, s.Decide(r).Allowed())
 			}
 		}
