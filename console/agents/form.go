@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/labstack/echo/v4"
 
@@ -37,7 +38,7 @@ func (t Tool) summary() string {
 
 // form is what the editor holds: texts as they were typed, so that a refused form comes back unchanged.
 type form struct {
-	Name, Description, Model, System, IfRunning               string
+	Name, Description, Model, System, IfRunning, Hosts        string
 	Tools                                                     []string
 	MaxOutput, MaxCost, MaxTokens, MaxSteps, MaxWall, Version string
 }
@@ -50,6 +51,7 @@ func readForm(c echo.Context) (form, error) {
 	get := func(name string) string { return strings.TrimSpace(values.Get(name)) }
 	return form{
 		Name: get("name"), Description: get("description"), Model: get("model"), IfRunning: get("if_running"), Tools: values["tools"],
+		Hosts: strings.ReplaceAll(get("hosts"), "\r\n", "\n"),
 		// Browsers send line ends as CR LF; a prompt that was not touched must not become a new version.
 		System:    strings.ReplaceAll(values.Get("system"), "\r\n", "\n"),
 		MaxOutput: get("max_output"), MaxCost: strings.TrimPrefix(get("max_cost"), "$"), MaxTokens: get("max_tokens"), MaxSteps: get("max_steps"), MaxWall: get("max_wall"), Version: get("version"),
@@ -61,6 +63,7 @@ func formOf(name, description string, d journal.Definition, version int) form {
 	f := form{
 		Name: name, Description: description, Model: d.Model, System: d.System, Tools: d.Tools, IfRunning: d.IfRunning,
 		MaxOutput: number(d.MaxTokens), MaxTokens: number(d.Limits.MaxTokens), MaxSteps: number(d.Limits.MaxSteps), MaxWall: number(d.Limits.MaxWallSeconds),
+		Hosts:   strings.Join(d.Network.AllowedHosts, "\n"),
 		Version: strconv.Itoa(version),
 	}
 	if d.Limits.MaxCost != nil {
@@ -80,6 +83,7 @@ func number(n int64) string {
 // definition reads the typed texts. What it refuses is only what is no number and no money; the rest is the domain's to judge.
 func (f form) definition() (journal.Definition, ui.Problems) {
 	d := journal.Definition{Model: f.Model, System: f.System, Tools: f.Tools, IfRunning: f.IfRunning}
+	d.Network.AllowedHosts = strings.FieldsFunc(f.Hosts, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
 	var problems ui.Problems
 	for _, one := range []struct {
 		name, label, text string

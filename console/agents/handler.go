@@ -193,9 +193,11 @@ func (h *Handler) refused(c echo.Context, err error, v editView) error {
 	if err != nil {
 		return err
 	}
-	for i, one := range problems {
-		if strings.HasPrefix(one.Field, "tools") {
-			problems[i].Field = "tools"
+	for i, one := range problems { // each of them has a place of its own in the definition, and all have one input
+		for prefix, input := range map[string]string{"tools": "tools", "network-allowed_hosts": "hosts"} {
+			if strings.HasPrefix(one.Field, prefix) {
+				problems[i].Field = input
+			}
 		}
 	}
 	v.Problems = problems
