@@ -19,6 +19,7 @@ import (
 	"ambit.dev/ambit/connectors"
 	"ambit.dev/ambit/connectors/builtin"
 	"ambit.dev/ambit/governance/gate"
+	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/internal/clickhouse"
 	"ambit.dev/ambit/internal/clock"
 	"ambit.dev/ambit/internal/config"
@@ -58,6 +59,7 @@ type Domains struct {
 	Models      *models.Gateway
 	Tools       *connectors.Registry
 	Gate        *gate.Gate
+	Policies    *policy.Service
 	Agents      *agents.Service
 	Previews    *scheduler.Previews
 	Sandboxes   *sandbox.Service
@@ -143,7 +145,7 @@ func (d *Domains) open(ctx context.Context, role Role) (err error) {
 		return err
 	}
 	d.Traces = observability.NewReader(d.ClickHouse)
-	d.Listener = postgres.NewListener(d.DB, d.Log, journal.Channel, journal.InterruptChannel, journal.RestChannel, journal.OutboxChannel)
+	d.Listener = postgres.NewListener(d.DB, d.Log, journal.Channel, journal.InterruptChannel, journal.RestChannel, journal.OutboxChannel, policy.Channel)
 	d.Idempotency = idempotency.NewStore(d.Sealer, d.Clock)
 	if err := d.openTenants(); err != nil {
 		return err
@@ -216,6 +218,8 @@ func (d *Domains) openModels() error {
 		KnowsModel: func(model string) bool { return d.Models.Knows(context.Background(), model) },
 		KnowsTool:  d.Tools.Knows,
 	}, d.Clock)
+	known := d.Agents.Catalogue()
+	d.Policies = policy.NewService(policy.NewCache(d.DB, d.Listener, d.Log), policy.Catalogue{KnowsModel: known.KnowsModel, KnowsTool: known.KnowsTool}, d.Clock)
 	return nil
 }
 

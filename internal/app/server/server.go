@@ -107,7 +107,7 @@ func (s *Server) surfaces() (http.Handler, error) {
 	var pages http.Handler
 	surface := api.New(api.Config{
 		BaseURL: string(s.Config.PublicURL), Log: s.Log, Clock: s.Clock, DB: s.DB, Listener: s.Listener, Idempotency: s.Idempotency,
-		Domains: api.Domains{Tenants: s.Tenants, Agents: s.Agents, Sessions: s.Sessions, Models: s.Models, Prices: s.Gate.Prices(), Sandboxes: s.Sandboxes, Webhooks: s.Webhooks},
+		Domains: api.Domains{Tenants: s.Tenants, Agents: s.Agents, Sessions: s.Sessions, Models: s.Models, Prices: s.Gate.Prices(), Policies: s.Policies, Sandboxes: s.Sandboxes, Webhooks: s.Webhooks},
 		Rate:    ratelimit.Policy{Name: api.DefaultRate.Name, Quota: s.Config.RateLimit, Window: api.DefaultRate.Window},
 		Metrics: metrics, Drain: s.drain, Checks: checks,
 		Prometheus: promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}),
@@ -151,6 +151,7 @@ func (s *Server) Start(ctx context.Context) error {
 		return err
 	}
 	s.Tenants.Start(ctx)
+	s.Policies.Cache().Start(ctx)
 	s.sweeper.Start(ctx)
 	if s.role.worker() {
 		// Nodes and other replicas have business with workers only.
@@ -232,7 +233,7 @@ func (s *Server) Stop(ctx context.Context) error {
 		errs = append(errs, s.exporter.Stop(ctx), s.Mail.Stop(ctx))
 	}
 	s.sweeper.Stop()
-	errs = append(errs, s.Tenants.Stop(ctx), s.Identity.Stop(ctx))
+	errs = append(errs, s.Policies.Cache().Stop(ctx), s.Tenants.Stop(ctx), s.Identity.Stop(ctx))
 	s.Listener.Stop()
 	s.Close()
 	return errors.Join(errs...)
