@@ -47,8 +47,19 @@ func (h Hold) Left() money.Nanos { return h.Amount - h.Carved - h.Captured - h.R
 type Short struct {
 	Required  money.Nanos
 	Available money.Nanos
-	// Ceiling names the session's hold when that is what is short; otherwise it is the organisation's balance.
-	Ceiling id.Hold
+	// Ceiling names the session's hold when that is what is short, Budget and BudgetName the budget; otherwise it is the organisation's balance.
+	Ceiling    id.Hold
+	Budget     id.Budget
+	BudgetName string
+}
+
+// ShortOf is what is missing for a hold: of a budget when one is named, of the session's ceiling when it was to be carved from that.
+func ShortOf(r HoldRequest, available money.Nanos, budget id.Budget, name string) *Short {
+	s := &Short{Required: r.Amount, Available: available, Budget: budget, BudgetName: name}
+	if budget == "" {
+		s.Ceiling = r.Parent
+	}
+	return s
 }
 
 // Place reserves money. With a nil error either the hold was placed, or Short says what is missing and nothing was written.
@@ -72,7 +83,7 @@ func Place(ctx context.Context, tx pgx.Tx, now time.Time, org id.Org, r HoldRequ
 		return "", nil, fmt.Errorf("place a hold of %s: %w", r.Amount, err)
 	}
 	if !row.Placed {
-		return "", &Short{Required: r.Amount, Available: money.Nanos(row.Available), Ceiling: r.Parent}, nil
+		return "", ShortOf(r, money.Nanos(row.Available), id.Budget(row.Short), row.ShortName), nil
 	}
 	return hold, nil, nil
 }

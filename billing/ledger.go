@@ -164,6 +164,9 @@ func transfersFromRows(rows []billingdb.LedgerTransfer) []Transfer {
 // post writes a transfer; a trigger of the database moves the balances in the same statement.
 func post(ctx context.Context, tx pgx.Tx, org id.Org, t Transfer) (id.Entry, error) {
 	t.ID = id.New[id.Entry]()
+	if err := billingdb.New(tx).LockAccounts(ctx, org); err != nil {
+		return "", fmt.Errorf("lock the accounts: %w", err)
+	}
 	err := billingdb.New(tx).InsertTransfer(ctx, billingdb.InsertTransferParams{
 		OrgID: org, ID: t.ID, DebitAccount: string(t.Debit), CreditAccount: string(t.Credit), AmountNanos: t.Amount, Kind: t.Kind,
 		HoldID: ref(string(t.Hold)), SessionID: t.Session, StepID: ref(string(t.Step)), Note: t.Note, CreatedAt: t.CreatedAt,

@@ -13,6 +13,7 @@ import (
 	"ambit.dev/ambit/internal/fault"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/postgres"
+	"ambit.dev/ambit/internal/principal"
 	"ambit.dev/ambit/journal/internal/journaldb"
 )
 
@@ -76,7 +77,8 @@ func Create(ctx context.Context, tx pgx.Tx, now time.Time, n New, first ...Entry
 	}
 	err = journaldb.New(tx).InsertSession(ctx, journaldb.InsertSessionParams{
 		OrgID: n.Org, ID: n.ID, ProjectID: n.Project, AgentID: n.Agent.ID, AgentVersion: int32(n.Agent.Version), //nolint:gosec // versions are small
-		Agent: agent, ParentSessionID: ref(string(n.Parent)), Principal: by, Title: n.Title, Metadata: metadata, Limits: limits, LastActiveAt: now,
+		Agent: agent, ParentSessionID: ref(string(n.Parent)), Principal: by, Title: n.Title, Metadata: metadata, Limits: limits, Now: now,
+		BudgetScopes: budgetScopes(n),
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("insert the session: %w", err)
@@ -94,6 +96,24 @@ func Create(ctx context.Context, tx pgx.Tx, now time.Time, n New, first ...Entry
 	}
 	events, err := l.Append(ctx, now, append([]Entry{Of(created)}, first...)...)
 	return l, events, err
+}
+
+// budgetScopes says what a session's spending counts against: type:id of each thing that a budget may cover.
+func budgetScopes(n New) []string {
+	scopes := []string{"organization:" + string(n.Org), "project:" + string(n.Project), "session:" + string(n.ID)}
+	if n.Agent.ID != "" {
+		scopes = append(scopes, "agent:"+string(n.Agent.ID))
+	}
+	switch n.By.Kind {
+	case principal.Key:
+		scopes = append(scopes, "key:"+n.By.ID)
+	case principal.User:
+		scopes = append(scopes, "member:"+n.By.ID)
+	}
+	if n.By.OnBehalfOf != "" && n.By.OnBehalfOf != n.By.ID {
+		scopes = append(scopes, "member:"+n.By.OnBehalfOf)
+	}
+	return scopes
 }
 
 // Locked is a session whose row this transaction has locked: nobody else appends to its journal until the transaction ends.

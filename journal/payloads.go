@@ -152,9 +152,10 @@ type Shortfall struct {
 	Required  money.Nanos `json:"required"`
 	Available money.Nanos `json:"available"`
 	Shortfall money.Nanos `json:"shortfall"`
-	// Scope is what was short: session (its ceiling) or organization (its balance).
+	// Scope is what was short: session (its ceiling), budget or organization (its balance). Name is a budget's.
 	Scope string `json:"scope"`
 	ID    string `json:"id"`
+	Name  string `json:"name,omitempty"`
 }
 
 // SessionCreated is every journal's first event.
@@ -313,8 +314,11 @@ func (SandboxEnded) EventType() string { return "sandbox.ended" }
 // Sentence says the shortfall in words.
 func (s Shortfall) Sentence() string {
 	what := "The organisation's balance"
-	if s.Scope == "session" {
+	switch s.Scope {
+	case "session":
 		what = "What is left of the session's price ceiling"
+	case "budget":
+		what = "What is left of the budget “" + s.Name + "”"
 	}
 	return what + " is " + s.Available.Display() + "; this needs up to " + s.Required.Display() + ", which is " + s.Shortfall.Display() + " more."
 }

@@ -161,7 +161,7 @@ func (c *Committer) finish(m *commit, row gatedb.CommitUnitRow) {
 	case "fenced":
 		m.err = journal.ErrFenced
 	case "short":
-		m.err = &ShortError{billing.Short{Required: m.unit.place.Amount, Available: money.Nanos(row.Available), Ceiling: m.unit.place.Parent}}
+		m.err = &ShortError{*billing.ShortOf(*m.unit.place, money.Nanos(row.Available), id.Budget(row.Short), row.ShortName)}
 	default:
 		m.err = fmt.Errorf("commit a unit of %s: the database answered %q", m.params.Session, row.Outcome)
 	}

@@ -197,7 +197,10 @@ func (g *Gate) Covered(ctx context.Context, tx pgx.Tx, org id.Org) error {
 
 func shortfall(org id.Org, session id.Session, s billing.Short) journal.Shortfall {
 	out := journal.Shortfall{Required: s.Required, Available: s.Available, Shortfall: s.Required - s.Available, Scope: "organization", ID: string(org)}
-	if s.Ceiling != "" {
+	switch {
+	case s.Budget != "":
+		out.Scope, out.ID, out.Name = "budget", string(s.Budget), s.BudgetName
+	case s.Ceiling != "":
 		out.Scope, out.ID = "session", string(session)
 	}
 	return out

@@ -66,7 +66,9 @@ func (g *Gate) Admit(u *Unit, p Proposal) (Decision, error) {
 		return Decision{}, err
 	}
 	if u.short != nil && u.short.Available < bound {
-		s := shortfall(u.Org, u.ID, billing.Short{Required: bound, Available: u.short.Available, Ceiling: u.short.Ceiling})
+		again := *u.short
+		again.Required = bound
+		s := shortfall(u.Org, u.ID, again)
 		return Decision{Outcome: journal.Denied, Shortfall: &s, Reasons: []journal.Reason{{Rule: "hold", Message: s.Sentence()}}}, nil
 	}
 	u.hold = id.New[id.Hold]()

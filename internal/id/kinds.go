@@ -149,3 +149,9 @@ type Role string
 
 // Prefix implements Kind.
 func (Role) Prefix() string { return "rol" }
+
+// Budget identifies a budget.
+type Budget string
+
+// Prefix implements Kind.
+func (Budget) Prefix() string { return "bud" }

@@ -19,6 +19,22 @@ type AccountBalance struct {
 	UpdatedAt    time.Time
 }
 
+type Budget struct {
+	OrgID      id.Org
+	ID         string
+	Name       string
+	Scope      string
+	LimitNanos int64
+	Period     string
+	Action     string
+	Alerts     []int32
+	Version    int64
+	CreatedBy  json.RawMessage
+	CreatedAt  time.Time
+	UpdatedAt  time.Time
+	ArchivedAt *time.Time
+}
+
 type Hold struct {
 	OrgID         id.Org
 	ID            id.Hold
@@ -35,6 +51,7 @@ type Hold struct {
 	ExpiresAt     time.Time
 	CreatedAt     time.Time
 	SettledAt     *time.Time
+	Budgets       []string
 }
 
 type LedgerTransfer struct {
@@ -49,4 +66,5 @@ type LedgerTransfer struct {
 	StepID        *string
 	Note          string
 	CreatedAt     time.Time
+	Budgets       []string
 }

@@ -30,9 +30,99 @@ FROM (SELECT debit_account AS account, -amount_nanos AS amount FROM ledger_trans
 GROUP BY account ORDER BY account;
 
 -- name: PlaceHold :one
-SELECT placed::boolean AS placed, coalesce(available, 0)::bigint AS available
+SELECT placed::boolean AS placed, coalesce(available, 0)::bigint AS available, coalesce(short, '')::text AS short, coalesce(short_name, '')::text AS short_name
 FROM ledger_place(@org_id, @hold_id, @parent_id, @session_id, @step_id, @amount, @price_version, @lines, @expires_at, @now, @entry_id);
 
 -- name: SettleHold :one
 SELECT state::text AS state, coalesce(captured, 0)::bigint AS captured, coalesce(released, 0)::bigint AS released, coalesce(excess, 0)::bigint AS excess
 FROM ledger_settle(@org_id, @hold_id, @used, @now, @capture_id, @release_id, @loss_id);
+
+-- name: LockAccounts :exec
+-- Two that post at once must not wait for each other's accounts crosswise.
+SELECT 1 FROM account_balances WHERE org_id = $1 ORDER BY account FOR NO KEY UPDATE;
+
+-- name: MarkUnsettled :many
+-- For the worker's role: what is held for an effect of which nothing was heard in its time still counts, and says so.
+UPDATE holds SET state = 'unsettled'
+WHERE (org_id, id) IN (SELECT h.org_id, h.id FROM holds h WHERE h.state = 'held' AND h.expires_at < now() ORDER BY h.expires_at LIMIT @row_limit FOR NO KEY UPDATE SKIP LOCKED)
+RETURNING org_id, id, session_id;
+
+-- name: InsertBudget :exec
+INSERT INTO budgets (org_id, id, name, scope, limit_nanos, period, action, alerts, created_by, created_at, updated_at)
+VALUES (@org_id, @id, @name, @scope, @limit_nanos, @period, @action, @alerts, @created_by, @now, @now);
+
+-- name: OpenBudget :exec
+SELECT budget_open(@org_id::text, @id::text);
+
+-- name: UpdateBudget :execrows
+UPDATE budgets SET name = @name, limit_nanos = @limit_nanos, action = @action, alerts = @alerts, updated_at = @now, version = version + 1
+WHERE org_id = @org_id AND id = @id AND archived_at IS NULL;
+
+-- name: ArchiveBudget :execrows
+UPDATE budgets SET archived_at = @now, updated_at = @now, version = version + 1 WHERE org_id = @org_id AND id = @id AND archived_at IS NULL;
+
+-- name: LockBudget :one
+SELECT * FROM budgets WHERE org_id = $1 AND id = $2 AND archived_at IS NULL FOR NO KEY UPDATE;
+
+-- name: GetBudget :one
+SELECT b.*, greatest(s.starts, '0001-01-01Z')::timestamptz AS starts_at,
+       (CASE b.period WHEN 'total' THEN '0001-01-01Z'::timestamptz WHEN 'hour' THEN s.starts + interval '1 hour'
+        ELSE ((s.starts AT TIME ZONE o.time_zone) + ('1 ' || b.period)::interval) AT TIME ZONE o.time_zone END)::timestamptz AS resets_at, coalesce(p.held_nanos, 0)::bigint AS held_nanos, coalesce(p.spent_nanos, 0)::bigint AS spent_nanos
+FROM budgets b JOIN organizations o ON o.id = b.org_id
+  CROSS JOIN LATERAL (SELECT budget_period_start(b.period, o.time_zone, now()) AS starts) s
+  LEFT JOIN budget_periods p ON p.org_id = b.org_id AND p.budget_id = b.id AND p.starts_at = s.starts
+WHERE b.org_id = $1 AND b.id = $2;
+
+-- name: ListBudgets :many
+SELECT b.*, greatest(s.starts, '0001-01-01Z')::timestamptz AS starts_at,
+       (CASE b.period WHEN 'total' THEN '0001-01-01Z'::timestamptz WHEN 'hour' THEN s.starts + interval '1 hour'
+        ELSE ((s.starts AT TIME ZONE o.time_zone) + ('1 ' || b.period)::interval) AT TIME ZONE o.time_zone END)::timestamptz AS resets_at, coalesce(p.held_nanos, 0)::bigint AS held_nanos, coalesce(p.spent_nanos, 0)::bigint AS spent_nanos
+FROM budgets b JOIN organizations o ON o.id = b.org_id
+  CROSS JOIN LATERAL (SELECT budget_period_start(b.period, o.time_zone, now()) AS starts) s
+  LEFT JOIN budget_periods p ON p.org_id = b.org_id AND p.budget_id = b.id AND p.starts_at = s.starts
+WHERE b.org_id = @org_id AND b.archived_at IS NULL AND (sqlc.arg(scope)::text = '' OR b.scope = sqlc.arg(scope)::text) AND (@after_id::text = '' OR b.id > @after_id::text)
+ORDER BY b.id LIMIT @row_limit;
+
+-- name: BudgetMismatches :many
+-- What a budget's period says against what the ledger's transfers say: for the daily recount and the tests.
+SELECT p.budget_id, greatest(p.starts_at, '0001-01-01Z')::timestamptz AS starts_at, p.held_nanos::bigint AS held_nanos, p.spent_nanos::bigint AS spent_nanos,
+       (p.opening_held_nanos + coalesce(t.held, 0))::bigint AS ledger_held, (p.opening_spent_nanos + coalesce(t.spent, 0))::bigint AS ledger_spent
+FROM budget_periods p LEFT JOIN LATERAL (
+  SELECT sum(CASE WHEN l.credit_account = 'held' THEN l.amount_nanos WHEN l.debit_account = 'held' THEN -l.amount_nanos ELSE 0 END) AS held,
+         sum(CASE WHEN l.kind = 'capture' THEN l.amount_nanos ELSE 0 END) AS spent
+  FROM ledger_transfers l, LATERAL unnest(l.budgets) r
+  WHERE l.org_id = p.org_id AND r.budget = p.budget_id AND r.starts = p.starts_at) t ON true
+WHERE p.org_id = @org_id
+  AND (p.held_nanos <> p.opening_held_nanos + coalesce(t.held, 0) OR p.spent_nanos <> p.opening_spent_nanos + coalesce(t.spent, 0));
+
+-- name: ScopeExists :one
+-- Whether what a budget is to cover is this organisation's.
+SELECT EXISTS (
+  SELECT FROM organizations o WHERE sqlc.arg(kind)::text = 'organization' AND o.id = sqlc.arg(org_id)::text AND o.id = sqlc.arg(scope_id)::text
+  UNION ALL SELECT FROM projects p WHERE sqlc.arg(kind)::text = 'project' AND p.org_id = sqlc.arg(org_id)::text AND p.id = sqlc.arg(scope_id)::text
+  UNION ALL SELECT FROM agents a WHERE sqlc.arg(kind)::text = 'agent' AND a.org_id = sqlc.arg(org_id)::text AND a.id = sqlc.arg(scope_id)::text
+  UNION ALL SELECT FROM api_keys k WHERE sqlc.arg(kind)::text = 'key' AND k.org_id = sqlc.arg(org_id)::text AND k.id = sqlc.arg(scope_id)::text
+  UNION ALL SELECT FROM members m WHERE sqlc.arg(kind)::text = 'member' AND m.org_id = sqlc.arg(org_id)::text AND m.user_id = sqlc.arg(scope_id)::text
+  UNION ALL SELECT FROM sessions s WHERE sqlc.arg(kind)::text = 'session' AND s.org_id = sqlc.arg(org_id)::text AND s.id = sqlc.arg(scope_id)::text);
+
+-- name: MemberUser :one
+-- A member is named by its own id or by the person's.
+SELECT user_id FROM members WHERE org_id = @org_id AND (id = @id::text OR user_id = @id::text);
+
+-- name: CountBudgets :one
+SELECT count(*) FROM budgets WHERE org_id = $1 AND archived_at IS NULL;
+
+-- name: ClaimAlerts :many
+-- For the worker's role: thresholds that were reached and not told yet, locked until they are.
+SELECT a.org_id, a.budget_id, greatest(a.starts_at, '0001-01-01Z')::timestamptz AS starts_at, a.starts_at::text AS starts_text, a.percent, a.spent_nanos::bigint AS spent_nanos, a.limit_nanos::bigint AS limit_nanos,
+       b.name, b.scope, b.period, b.action
+FROM budget_alerts a JOIN budgets b ON b.org_id = a.org_id AND b.id = a.budget_id
+WHERE a.sent_at IS NULL ORDER BY a.reached_at LIMIT @row_limit FOR NO KEY UPDATE OF a SKIP LOCKED;
+
+-- name: AlertSent :exec
+UPDATE budget_alerts SET sent_at = now() WHERE org_id = @org_id AND budget_id = @budget_id AND starts_at = (sqlc.arg(starts_text)::text)::timestamptz AND percent = @percent;
+
+-- name: ListAlerts :many
+SELECT a.budget_id, greatest(a.starts_at, '0001-01-01Z')::timestamptz AS starts_at, a.percent, a.spent_nanos::bigint AS spent_nanos, a.limit_nanos::bigint AS limit_nanos, a.reached_at, a.sent_at, b.name
+FROM budget_alerts a JOIN budgets b ON b.org_id = a.org_id AND b.id = a.budget_id
+WHERE a.org_id = $1 ORDER BY a.reached_at DESC LIMIT $2;

@@ -14,6 +14,45 @@ import (
 	"ambit.dev/ambit/internal/money"
 )
 
+const alertSent = `-- name: AlertSent :exec
+UPDATE budget_alerts SET sent_at = now() WHERE org_id = $1 AND budget_id = $2 AND starts_at = ($3::text)::timestamptz AND percent = $4
+`
+
+type AlertSentParams struct {
+	OrgID      id.Org
+	BudgetID   string
+	StartsText string
+	Percent    int32
+}
+
+func (q *Queries) AlertSent(ctx context.Context, arg AlertSentParams) error {
+	_, err := q.db.Exec(ctx, alertSent,
+		arg.OrgID,
+		arg.BudgetID,
+		arg.StartsText,
+		arg.Percent,
+	)
+	return err
+}
+
+const archiveBudget = `-- name: ArchiveBudget :execrows
+UPDATE budgets SET archived_at = $1, updated_at = $1, version = version + 1 WHERE org_id = $2 AND id = $3 AND archived_at IS NULL
+`
+
+type ArchiveBudgetParams struct {
+	Now   *time.Time
+	OrgID id.Org
+	ID    string
+}
+
+func (q *Queries) ArchiveBudget(ctx context.Context, arg ArchiveBudgetParams) (int64, error) {
+	result, err := q.db.Exec(ctx, archiveBudget, arg.Now, arg.OrgID, arg.ID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const balances = `-- name: Balances :many
 SELECT org_id, account, balance_nanos, updated_at FROM account_balances WHERE org_id = $1 ORDER BY account
 `
@@ -43,8 +82,182 @@ func (q *Queries) Balances(ctx context.Context, orgID id.Org) ([]AccountBalance,
 	return items, nil
 }
 
+const budgetMismatches = `-- name: BudgetMismatches :many
+SELECT p.budget_id, greatest(p.starts_at, '0001-01-01Z')::timestamptz AS starts_at, p.held_nanos::bigint AS held_nanos, p.spent_nanos::bigint AS spent_nanos,
+       (p.opening_held_nanos + coalesce(t.held, 0))::bigint AS ledger_held, (p.opening_spent_nanos + coalesce(t.spent, 0))::bigint AS ledger_spent
+FROM budget_periods p LEFT JOIN LATERAL (
+  SELECT sum(CASE WHEN l.credit_account = 'held' THEN l.amount_nanos WHEN l.debit_account = 'held' THEN -l.amount_nanos ELSE 0 END) AS held,
+         sum(CASE WHEN l.kind = 'capture' THEN l.amount_nanos ELSE 0 END) AS spent
+  FROM ledger_transfers l, LATERAL unnest(l.budgets) r
+  WHERE l.org_id = p.org_id AND r.budget = p.budget_id AND r.starts = p.starts_at) t ON true
+WHERE p.org_id = $1
+  AND (p.held_nanos <> p.opening_held_nanos + coalesce(t.held, 0) OR p.spent_nanos <> p.opening_spent_nanos + coalesce(t.spent, 0))
+`
+
+type BudgetMismatchesRow struct {
+	BudgetID    string
+	StartsAt    time.Time
+	HeldNanos   int64
+	SpentNanos  int64
+	LedgerHeld  int64
+	LedgerSpent int64
+}
+
+// What a budget's period says against what the ledger's transfers say: for the daily recount and the tests.
+func (q *Queries) BudgetMismatches(ctx context.Context, orgID id.Org) ([]BudgetMismatchesRow, error) {
+	rows, err := q.db.Query(ctx, budgetMismatches, orgID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []BudgetMismatchesRow
+	for rows.Next() {
+		var i BudgetMismatchesRow
+		if err := rows.Scan(
+			&i.BudgetID,
+			&i.StartsAt,
+			&i.HeldNanos,
+			&i.SpentNanos,
+			&i.LedgerHeld,
+			&i.LedgerSpent,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const claimAlerts = `-- name: ClaimAlerts :many
+SELECT a.org_id, a.budget_id, greatest(a.starts_at, '0001-01-01Z')::timestamptz AS starts_at, a.starts_at::text AS starts_text, a.percent, a.spent_nanos::bigint AS spent_nanos, a.limit_nanos::bigint AS limit_nanos,
+       b.name, b.scope, b.period, b.action
+FROM budget_alerts a JOIN budgets b ON b.org_id = a.org_id AND b.id = a.budget_id
+WHERE a.sent_at IS NULL ORDER BY a.reached_at LIMIT $1 FOR NO KEY UPDATE OF a SKIP LOCKED
+`
+
+type ClaimAlertsRow struct {
+	OrgID      id.Org
+	BudgetID   string
+	StartsAt   time.Time
+	StartsText string
+	Percent    int32
+	SpentNanos int64
+	LimitNanos int64
+	Name       string
+	Scope      string
+	Period     string
+	Action     string
+}
+
+// For the worker's role: thresholds that were reached and not told yet, locked until they are.
+func (q *Queries) ClaimAlerts(ctx context.Context, rowLimit int32) ([]ClaimAlertsRow, error) {
+	rows, err := q.db.Query(ctx, claimAlerts, rowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ClaimAlertsRow
+	for rows.Next() {
+		var i ClaimAlertsRow
+		if err := rows.Scan(
+			&i.OrgID,
+			&i.BudgetID,
+			&i.StartsAt,
+			&i.StartsText,
+			&i.Percent,
+			&i.SpentNanos,
+			&i.LimitNanos,
+			&i.Name,
+			&i.Scope,
+			&i.Period,
+			&i.Action,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const countBudgets = `-- name: CountBudgets :one
+SELECT count(*) FROM budgets WHERE org_id = $1 AND archived_at IS NULL
+`
+
+func (q *Queries) CountBudgets(ctx context.Context, orgID id.Org) (int64, error) {
+	row := q.db.QueryRow(ctx, countBudgets, orgID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const getBudget = `-- name: GetBudget :one
+SELECT b.org_id, b.id, b.name, b.scope, b.limit_nanos, b.period, b.action, b.alerts, b.version, b.created_by, b.created_at, b.updated_at, b.archived_at, greatest(s.starts, '0001-01-01Z')::timestamptz AS starts_at,
+       (CASE b.period WHEN 'total' THEN '0001-01-01Z'::timestamptz WHEN 'hour' THEN s.starts + interval '1 hour'
+        ELSE ((s.starts AT TIME ZONE o.time_zone) + ('1 ' || b.period)::interval) AT TIME ZONE o.time_zone END)::timestamptz AS resets_at, coalesce(p.held_nanos, 0)::bigint AS held_nanos, coalesce(p.spent_nanos, 0)::bigint AS spent_nanos
+FROM budgets b JOIN organizations o ON o.id = b.org_id
+  CROSS JOIN LATERAL (SELECT budget_period_start(b.period, o.time_zone, now()) AS starts) s
+  LEFT JOIN budget_periods p ON p.org_id = b.org_id AND p.budget_id = b.id AND p.starts_at = s.starts
+WHERE b.org_id = $1 AND b.id = $2
+`
+
+type GetBudgetParams struct {
+	OrgID id.Org
+	ID    string
+}
+
+type GetBudgetRow struct {
+	OrgID      id.Org
+	ID         string
+	Name       string
+	Scope      string
+	LimitNanos int64
+	Period     string
+	Action     string
+	Alerts     []int32
+	Version    int64
+	CreatedBy  json.RawMessage
+	CreatedAt  time.Time
+	UpdatedAt  time.Time
+	ArchivedAt *time.Time
+	StartsAt   time.Time
+	ResetsAt   time.Time
+	HeldNanos  int64
+	SpentNanos int64
+}
+
+func (q *Queries) GetBudget(ctx context.Context, arg GetBudgetParams) (GetBudgetRow, error) {
+	row := q.db.QueryRow(ctx, getBudget, arg.OrgID, arg.ID)
+	var i GetBudgetRow
+	err := row.Scan(
+		&i.OrgID,
+		&i.ID,
+		&i.Name,
+		&i.Scope,
+		&i.LimitNanos,
+		&i.Period,
+		&i.Action,
+		&i.Alerts,
+		&i.Version,
+		&i.CreatedBy,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+		&i.ArchivedAt,
+		&i.StartsAt,
+		&i.ResetsAt,
+		&i.HeldNanos,
+		&i.SpentNanos,
+	)
+	return i, err
+}
+
 const getHold = `-- name: GetHold :one
-SELECT org_id, id, parent_id, session_id, step_id, amount_nanos, carved_nanos, captured_nanos, released_nanos, state, price_version, lines, expires_at, created_at, settled_at FROM holds WHERE org_id = $1 AND id = $2
+SELECT org_id, id, parent_id, session_id, step_id, amount_nanos, carved_nanos, captured_nanos, released_nanos, state, price_version, lines, expires_at, created_at, settled_at, budgets FROM holds WHERE org_id = $1 AND id = $2
 `
 
 type GetHoldParams struct {
@@ -71,8 +284,43 @@ func (q *Queries) GetHold(ctx context.Context, arg GetHoldParams) (Hold, error) 
 		&i.ExpiresAt,
 		&i.CreatedAt,
 		&i.SettledAt,
+		&i.Budgets,
 	)
 	return i, err
+}
+
+const insertBudget = `-- name: InsertBudget :exec
+INSERT INTO budgets (org_id, id, name, scope, limit_nanos, period, action, alerts, created_by, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)
+`
+
+type InsertBudgetParams struct {
+	OrgID      id.Org
+	ID         string
+	Name       string
+	Scope      string
+	LimitNanos int64
+	Period     string
+	Action     string
+	Alerts     []int32
+	CreatedBy  json.RawMessage
+	Now        time.Time
+}
+
+func (q *Queries) InsertBudget(ctx context.Context, arg InsertBudgetParams) error {
+	_, err := q.db.Exec(ctx, insertBudget,
+		arg.OrgID,
+		arg.ID,
+		arg.Name,
+		arg.Scope,
+		arg.LimitNanos,
+		arg.Period,
+		arg.Action,
+		arg.Alerts,
+		arg.CreatedBy,
+		arg.Now,
+	)
+	return err
 }
 
 const insertTransfer = `-- name: InsertTransfer :exec
@@ -111,8 +359,140 @@ func (q *Queries) InsertTransfer(ctx context.Context, arg InsertTransferParams) 
 	return err
 }
 
+const listAlerts = `-- name: ListAlerts :many
+SELECT a.budget_id, greatest(a.starts_at, '0001-01-01Z')::timestamptz AS starts_at, a.percent, a.spent_nanos::bigint AS spent_nanos, a.limit_nanos::bigint AS limit_nanos, a.reached_at, a.sent_at, b.name
+FROM budget_alerts a JOIN budgets b ON b.org_id = a.org_id AND b.id = a.budget_id
+WHERE a.org_id = $1 ORDER BY a.reached_at DESC LIMIT $2
+`
+
+type ListAlertsParams struct {
+	OrgID id.Org
+	Limit int32
+}
+
+type ListAlertsRow struct {
+	BudgetID   string
+	StartsAt   time.Time
+	Percent    int32
+	SpentNanos int64
+	LimitNanos int64
+	ReachedAt  time.Time
+	SentAt     *time.Time
+	Name       string
+}
+
+func (q *Queries) ListAlerts(ctx context.Context, arg ListAlertsParams) ([]ListAlertsRow, error) {
+	rows, err := q.db.Query(ctx, listAlerts, arg.OrgID, arg.Limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListAlertsRow
+	for rows.Next() {
+		var i ListAlertsRow
+		if err := rows.Scan(
+			&i.BudgetID,
+			&i.StartsAt,
+			&i.Percent,
+			&i.SpentNanos,
+			&i.LimitNanos,
+			&i.ReachedAt,
+			&i.SentAt,
+			&i.Name,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listBudgets = `-- name: ListBudgets :many
+SELECT b.org_id, b.id, b.name, b.scope, b.limit_nanos, b.period, b.action, b.alerts, b.version, b.created_by, b.created_at, b.updated_at, b.archived_at, greatest(s.starts, '0001-01-01Z')::timestamptz AS starts_at,
+       (CASE b.period WHEN 'total' THEN '0001-01-01Z'::timestamptz WHEN 'hour' THEN s.starts + interval '1 hour'
+        ELSE ((s.starts AT TIME ZONE o.time_zone) + ('1 ' || b.period)::interval) AT TIME ZONE o.time_zone END)::timestamptz AS resets_at, coalesce(p.held_nanos, 0)::bigint AS held_nanos, coalesce(p.spent_nanos, 0)::bigint AS spent_nanos
+FROM budgets b JOIN organizations o ON o.id = b.org_id
+  CROSS JOIN LATERAL (SELECT budget_period_start(b.period, o.time_zone, now()) AS starts) s
+  LEFT JOIN budget_periods p ON p.org_id = b.org_id AND p.budget_id = b.id AND p.starts_at = s.starts
+WHERE b.org_id = $1 AND b.archived_at IS NULL AND ($2::text = '' OR b.scope = $2::text) AND ($3::text = '' OR b.id > $3::text)
+ORDER BY b.id LIMIT $4
+`
+
+type ListBudgetsParams struct {
+	OrgID    id.Org
+	Scope    string
+	AfterID  string
+	RowLimit int32
+}
+
+type ListBudgetsRow struct {
+	OrgID      id.Org
+	ID         string
+	Name       string
+	Scope      string
+	LimitNanos int64
+	Period     string
+	Action     string
+	Alerts     []int32
+	Version    int64
+	CreatedBy  json.RawMessage
+	CreatedAt  time.Time
+	UpdatedAt  time.Time
+	ArchivedAt *time.Time
+	StartsAt   time.Time
+	ResetsAt   time.Time
+	HeldNanos  int64
+	SpentNanos int64
+}
+
+func (q *Queries) ListBudgets(ctx context.Context, arg ListBudgetsParams) ([]ListBudgetsRow, error) {
+	rows, err := q.db.Query(ctx, listBudgets,
+		arg.OrgID,
+		arg.Scope,
+		arg.AfterID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListBudgetsRow
+	for rows.Next() {
+		var i ListBudgetsRow
+		if err := rows.Scan(
+			&i.OrgID,
+			&i.ID,
+			&i.Name,
+			&i.Scope,
+			&i.LimitNanos,
+			&i.Period,
+			&i.Action,
+			&i.Alerts,
+			&i.Version,
+			&i.CreatedBy,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+			&i.ArchivedAt,
+			&i.StartsAt,
+			&i.ResetsAt,
+			&i.HeldNanos,
+			&i.SpentNanos,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listTransfers = `-- name: ListTransfers :many
-SELECT org_id, id, debit_account, credit_account, amount_nanos, kind, hold_id, session_id, step_id, note, created_at FROM ledger_transfers WHERE org_id = $1 AND ($2::text = '' OR id < $2::text) ORDER BY id DESC LIMIT $3
+SELECT org_id, id, debit_account, credit_account, amount_nanos, kind, hold_id, session_id, step_id, note, created_at, budgets FROM ledger_transfers WHERE org_id = $1 AND ($2::text = '' OR id < $2::text) ORDER BY id DESC LIMIT $3
 `
 
 type ListTransfersParams struct {
@@ -142,6 +522,7 @@ func (q *Queries) ListTransfers(ctx context.Context, arg ListTransfersParams) ([
 			&i.StepID,
 			&i.Note,
 			&i.CreatedAt,
+			&i.Budgets,
 		); err != nil {
 			return nil, err
 		}
@@ -151,6 +532,96 @@ func (q *Queries) ListTransfers(ctx context.Context, arg ListTransfersParams) ([
 		return nil, err
 	}
 	return items, nil
+}
+
+const lockAccounts = `-- name: LockAccounts :exec
+SELECT 1 FROM account_balances WHERE org_id = $1 ORDER BY account FOR NO KEY UPDATE
+`
+
+// Two that post at once must not wait for each other's accounts crosswise.
+func (q *Queries) LockAccounts(ctx context.Context, orgID id.Org) error {
+	_, err := q.db.Exec(ctx, lockAccounts, orgID)
+	return err
+}
+
+const lockBudget = `-- name: LockBudget :one
+SELECT org_id, id, name, scope, limit_nanos, period, action, alerts, version, created_by, created_at, updated_at, archived_at FROM budgets WHERE org_id = $1 AND id = $2 AND archived_at IS NULL FOR NO KEY UPDATE
+`
+
+type LockBudgetParams struct {
+	OrgID id.Org
+	ID    string
+}
+
+func (q *Queries) LockBudget(ctx context.Context, arg LockBudgetParams) (Budget, error) {
+	row := q.db.QueryRow(ctx, lockBudget, arg.OrgID, arg.ID)
+	var i Budget
+	err := row.Scan(
+		&i.OrgID,
+		&i.ID,
+		&i.Name,
+		&i.Scope,
+		&i.LimitNanos,
+		&i.Period,
+		&i.Action,
+		&i.Alerts,
+		&i.Version,
+		&i.CreatedBy,
+		&i.CreatedAt,
+		&i.UpdatedAt,
+		&i.ArchivedAt,
+	)
+	return i, err
+}
+
+const markUnsettled = `-- name: MarkUnsettled :many
+UPDATE holds SET state = 'unsettled'
+WHERE (org_id, id) IN (SELECT h.org_id, h.id FROM holds h WHERE h.state = 'held' AND h.expires_at < now() ORDER BY h.expires_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED)
+RETURNING org_id, id, session_id
+`
+
+type MarkUnsettledRow struct {
+	OrgID     id.Org
+	ID        id.Hold
+	SessionID id.Session
+}
+
+// For the worker's role: what is held for an effect of which nothing was heard in its time still counts, and says so.
+func (q *Queries) MarkUnsettled(ctx context.Context, rowLimit int32) ([]MarkUnsettledRow, error) {
+	rows, err := q.db.Query(ctx, markUnsettled, rowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []MarkUnsettledRow
+	for rows.Next() {
+		var i MarkUnsettledRow
+		if err := rows.Scan(&i.OrgID, &i.ID, &i.SessionID); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const memberUser = `-- name: MemberUser :one
+SELECT user_id FROM members WHERE org_id = $1 AND (id = $2::text OR user_id = $2::text)
+`
+
+type MemberUserParams struct {
+	OrgID id.Org
+	ID    string
+}
+
+// A member is named by its own id or by the person's.
+func (q *Queries) MemberUser(ctx context.Context, arg MemberUserParams) (string, error) {
+	row := q.db.QueryRow(ctx, memberUser, arg.OrgID, arg.ID)
+	var user_id string
+	err := row.Scan(&user_id)
+	return user_id, err
 }
 
 const openAccounts = `-- name: OpenAccounts :exec
@@ -169,8 +640,22 @@ func (q *Queries) OpenAccounts(ctx context.Context, arg OpenAccountsParams) erro
 	return err
 }
 
+const openBudget = `-- name: OpenBudget :exec
+SELECT budget_open($1::text, $2::text)
+`
+
+type OpenBudgetParams struct {
+	OrgID string
+	ID    string
+}
+
+func (q *Queries) OpenBudget(ctx context.Context, arg OpenBudgetParams) error {
+	_, err := q.db.Exec(ctx, openBudget, arg.OrgID, arg.ID)
+	return err
+}
+
 const openHolds = `-- name: OpenHolds :many
-SELECT org_id, id, parent_id, session_id, step_id, amount_nanos, carved_nanos, captured_nanos, released_nanos, state, price_version, lines, expires_at, created_at, settled_at FROM holds WHERE org_id = $1 AND session_id = $2 AND state IN ('held', 'unsettled') ORDER BY id
+SELECT org_id, id, parent_id, session_id, step_id, amount_nanos, carved_nanos, captured_nanos, released_nanos, state, price_version, lines, expires_at, created_at, settled_at, budgets FROM holds WHERE org_id = $1 AND session_id = $2 AND state IN ('held', 'unsettled') ORDER BY id
 `
 
 type OpenHoldsParams struct {
@@ -203,6 +688,7 @@ func (q *Queries) OpenHolds(ctx context.Context, arg OpenHoldsParams) ([]Hold, e
 			&i.ExpiresAt,
 			&i.CreatedAt,
 			&i.SettledAt,
+			&i.Budgets,
 		); err != nil {
 			return nil, err
 		}
@@ -215,7 +701,7 @@ func (q *Queries) OpenHolds(ctx context.Context, arg OpenHoldsParams) ([]Hold, e
 }
 
 const placeHold = `-- name: PlaceHold :one
-SELECT placed::boolean AS placed, coalesce(available, 0)::bigint AS available
+SELECT placed::boolean AS placed, coalesce(available, 0)::bigint AS available, coalesce(short, '')::text AS short, coalesce(short_name, '')::text AS short_name
 FROM ledger_place($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 `
 
@@ -236,6 +722,8 @@ type PlaceHoldParams struct {
 type PlaceHoldRow struct {
 	Placed    bool
 	Available int64
+	Short     string
+	ShortName string
 }
 
 func (q *Queries) PlaceHold(ctx context.Context, arg PlaceHoldParams) (PlaceHoldRow, error) {
@@ -253,12 +741,41 @@ func (q *Queries) PlaceHold(ctx context.Context, arg PlaceHoldParams) (PlaceHold
 		arg.EntryID,
 	)
 	var i PlaceHoldRow
-	err := row.Scan(&i.Placed, &i.Available)
+	err := row.Scan(
+		&i.Placed,
+		&i.Available,
+		&i.Short,
+		&i.ShortName,
+	)
 	return i, err
 }
 
+const scopeExists = `-- name: ScopeExists :one
+SELECT EXISTS (
+  SELECT FROM organizations o WHERE $1::text = 'organization' AND o.id = $2::text AND o.id = $3::text
+  UNION ALL SELECT FROM projects p WHERE $1::text = 'project' AND p.org_id = $2::text AND p.id = $3::text
+  UNION ALL SELECT FROM agents a WHERE $1::text = 'agent' AND a.org_id = $2::text AND a.id = $3::text
+  UNION ALL SELECT FROM api_keys k WHERE $1::text = 'key' AND k.org_id = $2::text AND k.id = $3::text
+  UNION ALL SELECT FROM members m WHERE $1::text = 'member' AND m.org_id = $2::text AND m.user_id = $3::text
+  UNION ALL SELECT FROM sessions s WHERE $1::text = 'session' AND s.org_id = $2::text AND s.id = $3::text)
+`
+
+type ScopeExistsParams struct {
+	Kind    string
+	OrgID   string
+	ScopeID string
+}
+
+// Whether what a budget is to cover is this organisation's.
+func (q *Queries) ScopeExists(ctx context.Context, arg ScopeExistsParams) (bool, error) {
+	row := q.db.QueryRow(ctx, scopeExists, arg.Kind, arg.OrgID, arg.ScopeID)
+	var exists bool
+	err := row.Scan(&exists)
+	return exists, err
+}
+
 const sessionTransfers = `-- name: SessionTransfers :many
-SELECT org_id, id, debit_account, credit_account, amount_nanos, kind, hold_id, session_id, step_id, note, created_at FROM ledger_transfers WHERE org_id = $1 AND session_id = $2 ORDER BY id
+SELECT org_id, id, debit_account, credit_account, amount_nanos, kind, hold_id, session_id, step_id, note, created_at, budgets FROM ledger_transfers WHERE org_id = $1 AND session_id = $2 ORDER BY id
 `
 
 type SessionTransfersParams struct {
@@ -287,6 +804,7 @@ func (q *Queries) SessionTransfers(ctx context.Context, arg SessionTransfersPara
 			&i.StepID,
 			&i.Note,
 			&i.CreatedAt,
+			&i.Budgets,
 		); err != nil {
 			return nil, err
 		}
@@ -371,4 +889,35 @@ func (q *Queries) SumTransfers(ctx context.Context, orgID id.Org) ([]SumTransfer
 		return nil, err
 	}
 	return items, nil
+}
+
+const updateBudget = `-- name: UpdateBudget :execrows
+UPDATE budgets SET name = $1, limit_nanos = $2, action = $3, alerts = $4, updated_at = $5, version = version + 1
+WHERE org_id = $6 AND id = $7 AND archived_at IS NULL
+`
+
+type UpdateBudgetParams struct {
+	Name       string
+	LimitNanos int64
+	Action     string
+	Alerts     []int32
+	Now        time.Time
+	OrgID      id.Org
+	ID         string
+}
+
+func (q *Queries) UpdateBudget(ctx context.Context, arg UpdateBudgetParams) (int64, error) {
+	result, err := q.db.Exec(ctx, updateBudget,
+		arg.Name,
+		arg.LimitNanos,
+		arg.Action,
+		arg.Alerts,
+		arg.Now,
+		arg.OrgID,
+		arg.ID,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }

@@ -63,6 +63,7 @@ type Session struct {
 	CreatedAt       time.Time
 	UpdatedAt       time.Time
 	ArchivedAt      *time.Time
+	BudgetScopes    []string
 }
 
 type Step struct {

@@ -1,6 +1,8 @@
 -- name: InsertSession :exec
-INSERT INTO sessions (org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, status, last_active_at, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'rescheduling', $12, $12, $12);
+-- A child's spending counts against the sessions above it, too.
+INSERT INTO sessions (org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, status, last_active_at, created_at, updated_at, budget_scopes)
+VALUES (@org_id, @id, @project_id, @agent_id, @agent_version, @agent, @parent_session_id, @principal, @title, @metadata, @limits, 'rescheduling', @now, @now, @now,
+  @budget_scopes::text[] || coalesce((SELECT array_agg(scope) FROM sessions p, unnest(p.budget_scopes) scope WHERE p.org_id = @org_id AND p.id = @parent_session_id AND scope LIKE 'session:%'), '{}'));
 
 -- name: LockSession :one
 -- The row's lock orders all writers of one journal. Whether the lease is live is judged by the database's clock.

@@ -211,7 +211,7 @@ func (q *Queries) GetReceipt(ctx context.Context, arg GetReceiptParams) (Receipt
 }
 
 const getSession = `-- name: GetSession :one
-SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at FROM sessions WHERE org_id = $1 AND id = $2
+SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at, budget_scopes FROM sessions WHERE org_id = $1 AND id = $2
 `
 
 type GetSessionParams struct {
@@ -249,6 +249,7 @@ func (q *Queries) GetSession(ctx context.Context, arg GetSessionParams) (Session
 		&i.CreatedAt,
 		&i.UpdatedAt,
 		&i.ArchivedAt,
+		&i.BudgetScopes,
 	)
 	return i, err
 }
@@ -370,8 +371,9 @@ func (q *Queries) InsertReceipt(ctx context.Context, arg InsertReceiptParams) er
 }
 
 const insertSession = `-- name: InsertSession :exec
-INSERT INTO sessions (org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, status, last_active_at, created_at, updated_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'rescheduling', $12, $12, $12)
+INSERT INTO sessions (org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, status, last_active_at, created_at, updated_at, budget_scopes)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'rescheduling', $12, $12, $12,
+  $13::text[] || coalesce((SELECT array_agg(scope) FROM sessions p, unnest(p.budget_scopes) scope WHERE p.org_id = $1 AND p.id = $7 AND scope LIKE 'session:%'), '{}'))
 `
 
 type InsertSessionParams struct {
@@ -386,9 +388,11 @@ type InsertSessionParams struct {
 	Title           string
 	Metadata        json.RawMessage
 	Limits          json.RawMessage
-	LastActiveAt    time.Time
+	Now             time.Time
+	BudgetScopes    []string
 }
 
+// A child's spending counts against the sessions above it, too.
 func (q *Queries) InsertSession(ctx context.Context, arg InsertSessionParams) error {
 	_, err := q.db.Exec(ctx, insertSession,
 		arg.OrgID,
@@ -402,7 +406,8 @@ func (q *Queries) InsertSession(ctx context.Context, arg InsertSessionParams) er
 		arg.Title,
 		arg.Metadata,
 		arg.Limits,
-		arg.LastActiveAt,
+		arg.Now,
+		arg.BudgetScopes,
 	)
 	return err
 }
@@ -546,7 +551,7 @@ func (q *Queries) ListEventsDescending(ctx context.Context, arg ListEventsDescen
 }
 
 const listSessions = `-- name: ListSessions :many
-SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at FROM sessions
+SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at, budget_scopes FROM sessions
 WHERE org_id = $1
   AND ($2::text = '' OR project_id = $2::text)
   AND ($3::text = '' OR agent_id = $3::text)
@@ -626,6 +631,7 @@ func (q *Queries) ListSessions(ctx context.Context, arg ListSessionsParams) ([]S
 			&i.CreatedAt,
 			&i.UpdatedAt,
 			&i.ArchivedAt,
+			&i.BudgetScopes,
 		); err != nil {
 			return nil, err
 		}
@@ -638,7 +644,7 @@ func (q *Queries) ListSessions(ctx context.Context, arg ListSessionsParams) ([]S
 }
 
 const listSessionsAscending = `-- name: ListSessionsAscending :many
-SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at FROM sessions
+SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at, budget_scopes FROM sessions
 WHERE org_id = $1
   AND ($2::text = '' OR project_id = $2::text)
   AND ($3::text = '' OR agent_id = $3::text)
@@ -718,6 +724,7 @@ func (q *Queries) ListSessionsAscending(ctx context.Context, arg ListSessionsAsc
 			&i.CreatedAt,
 			&i.UpdatedAt,
 			&i.ArchivedAt,
+			&i.BudgetScopes,
 		); err != nil {
 			return nil, err
 		}
@@ -783,7 +790,7 @@ func (q *Queries) ListSteps(ctx context.Context, arg ListStepsParams) ([]Step, e
 }
 
 const lockSession = `-- name: LockSession :one
-SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at, coalesce(lease_expires_at > now(), false)::boolean AS lease_live
+SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at, budget_scopes, coalesce(lease_expires_at > now(), false)::boolean AS lease_live
 FROM sessions WHERE org_id = $1 AND id = $2 FOR UPDATE
 `
 
@@ -819,6 +826,7 @@ type LockSessionRow struct {
 	CreatedAt       time.Time
 	UpdatedAt       time.Time
 	ArchivedAt      *time.Time
+	BudgetScopes    []string
 	LeaseLive       bool
 }
 
@@ -853,6 +861,7 @@ func (q *Queries) LockSession(ctx context.Context, arg LockSessionParams) (LockS
 		&i.CreatedAt,
 		&i.UpdatedAt,
 		&i.ArchivedAt,
+		&i.BudgetScopes,
 		&i.LeaseLive,
 	)
 	return i, err

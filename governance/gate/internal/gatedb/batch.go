@@ -19,7 +19,7 @@ var (
 )
 
 const commitUnit = `-- name: CommitUnit :batchone
-SELECT u.outcome::text AS outcome, coalesce(u.available, 0)::bigint AS available
+SELECT u.outcome::text AS outcome, coalesce(u.available, 0)::bigint AS available, coalesce(u.short, '')::text AS short, coalesce(u.short_name, '')::text AS short_name
 FROM commit_unit(
   p_org => $1, p_session => $2, p_project => $3, p_owner => $4, p_epoch => $5, p_seen => $6, p_wait => $7, p_now => $8,
   p_settle_hold => $9, p_settle_amount => $10, p_used => $11, p_capture_entry => $12,
@@ -97,6 +97,8 @@ type CommitUnitParams struct {
 type CommitUnitRow struct {
 	Outcome   string
 	Available int64
+	Short     string
+	ShortName string
 }
 
 // One session's next commit; see the function. As a batch is one implicit transaction, all units of it are written at one commit.
@@ -170,7 +172,12 @@ func (b *CommitUnitBatchResults) QueryRow(f func(int, CommitUnitRow, error)) {
 			continue
 		}
 		row := b.br.QueryRow()
-		err := row.Scan(&i.Outcome, &i.Available)
+		err := row.Scan(
+			&i.Outcome,
+			&i.Available,
+			&i.Short,
+			&i.ShortName,
+		)
 		if f != nil {
 			f(t, i, err)
 		}

@@ -13,44 +13,16 @@ ALTER TABLE steps DROP CONSTRAINT steps_org_id_session_id_fkey;
 ALTER TABLE ledger_transfers DROP CONSTRAINT ledger_transfers_org_id_fkey;
 ALTER TABLE holds DROP CONSTRAINT holds_org_id_fkey;
 
--- The balances follow all transfers of a statement at once: one update an account, however many transfers there are.
-DROP TRIGGER ledger_apply ON ledger_transfers;
--- +goose StatementBegin
-CREATE OR REPLACE FUNCTION ledger_apply() RETURNS trigger LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
-DECLARE
-  wanted int;
-  touched int;
-BEGIN
-  UPDATE account_balances b SET balance_nanos = b.balance_nanos + m.amount, updated_at = m.at
-    FROM (SELECT p.org_id, a.account, sum(a.amount)::bigint AS amount, max(p.created_at) AS at
-          FROM posted p, LATERAL (VALUES (p.credit_account, p.amount_nanos), (p.debit_account, -p.amount_nanos)) a (account, amount)
-          GROUP BY p.org_id, a.account) m
-    WHERE b.org_id = m.org_id AND b.account = m.account;
-  GET DIAGNOSTICS touched = ROW_COUNT;
-  SELECT count(DISTINCT (p.org_id, a.account)) INTO wanted FROM posted p, LATERAL (VALUES (p.credit_account), (p.debit_account)) a (account);
-  IF touched <> wanted THEN
-    -- An account that was never opened begins with this very amount.
-    INSERT INTO account_balances (org_id, account, balance_nanos, updated_at)
-      SELECT m.org_id, m.account, sum(m.amount), max(m.at)
-      FROM (SELECT org_id, credit_account AS account, amount_nanos AS amount, created_at AS at FROM posted
-            UNION ALL SELECT org_id, debit_account, -amount_nanos, created_at FROM posted) m
-      GROUP BY m.org_id, m.account
-      ON CONFLICT (org_id, account) DO NOTHING;
-  END IF;
-  RETURN NULL;
-END $$;
--- +goose StatementEnd
-CREATE TRIGGER ledger_apply AFTER INSERT ON ledger_transfers REFERENCING NEW TABLE AS posted FOR EACH STATEMENT EXECUTE FUNCTION ledger_apply();
-
 -- commit_unit is one session's next commit: it settles the hold of the effect that ended, places the hold of the effect that follows, and
 -- appends the events that say so, all or nothing. It answers and never raises where a unit can't be, so that many units share one
 -- transaction and none takes another down:
 --   committed  all is written
 --   fenced     the worker's lease is over, or the session has ended
 --   moved      others have appended: what was decided is out of date
---   short      the hold can't be had; available says what there is, parent whether it was the ceiling that is short
+--   short      the hold can't be had; available says what there is, short names the budget that has too little, or nothing where it is the
+--              session's ceiling or the balance
 --   busy       the session's row is locked just now, and p_wait was false
--- Except for committed nothing was written. Locks are taken in the order session, holds, accounts; sessions of a batch are not waited for,
+-- Except for committed nothing of the unit was written. Locks are taken in the order session, holds, accounts, budgets; sessions of a batch are not waited for,
 -- so a batch holds nothing that somebody waits for who holds what it wants.
 -- +goose StatementBegin
 CREATE FUNCTION commit_unit(
@@ -62,7 +34,7 @@ CREATE FUNCTION commit_unit(
   p_settled_step text, p_settled_seq bigint, p_settled_outcome text, p_settled_usage jsonb, p_settled_cost bigint, p_settled_error jsonb,
   p_last_seq bigint, p_status text, p_stop_reason jsonb, p_usage jsonb, p_charged bigint, p_limits jsonb, p_release_lease boolean,
   p_spans text[],
-  OUT outcome text, OUT available bigint
+  OUT outcome text, OUT available bigint, OUT short text, OUT short_name text
 ) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   head record;
@@ -73,13 +45,16 @@ DECLARE
   captured bigint := 0;
   released bigint := 0;
   excess bigint := 0;
+  counts budget_ref[] := '{}'; -- the periods in which what is settled counts
+  refs budget_ref[] := '{}'; -- and what is placed
+  room record;
 BEGIN
   PERFORM set_config('app.org_id', p_org, true);
   IF p_wait THEN
-    SELECT epoch, lease_owner, lease_expires_at > clock_timestamp() AS live, status, last_seq INTO head
+    SELECT epoch, lease_owner, lease_expires_at > clock_timestamp() AS live, status, last_seq, budget_scopes INTO head
       FROM sessions WHERE org_id = p_org AND id = p_session FOR NO KEY UPDATE;
   ELSE
-    SELECT epoch, lease_owner, lease_expires_at > clock_timestamp() AS live, status, last_seq INTO head
+    SELECT epoch, lease_owner, lease_expires_at > clock_timestamp() AS live, status, last_seq, budget_scopes INTO head
       FROM sessions WHERE org_id = p_org AND id = p_session FOR NO KEY UPDATE SKIP LOCKED;
     IF NOT FOUND THEN
       outcome := 'busy';
@@ -113,7 +88,10 @@ BEGIN
     parent_open := parent.state IN ('held', 'unsettled');
     carved := settled.parent_id IS NOT NULL;
   END IF;
-  IF p_settle_hold <> '' OR (p_hold <> '' AND p_parent = '') THEN
+  IF p_settle_hold <> '' THEN
+    counts := CASE WHEN carved THEN parent.budgets ELSE settled.budgets END;
+  END IF;
+  IF p_settle_hold <> '' OR p_hold <> '' THEN
     SELECT max(b.balance_nanos) INTO available
       FROM (SELECT account, balance_nanos FROM account_balances WHERE org_id = p_org ORDER BY account FOR NO KEY UPDATE) b WHERE b.account = 'available';
     available := coalesce(available, 0); -- no row: nothing was ever granted
@@ -128,6 +106,20 @@ BEGIN
     IF available < p_amount THEN
       outcome := 'short';
       RETURN;
+    END IF;
+    IF EXISTS (SELECT FROM budgets b WHERE b.org_id = p_org AND b.scope = ANY (head.budget_scopes) AND b.archived_at IS NULL) THEN
+      SELECT * INTO room FROM budget_room(p_org, head.budget_scopes, p_amount, CASE WHEN p_parent = '' THEN '{}' ELSE parent.budgets END,
+        CASE WHEN carved THEN '{}' ELSE counts END, released);
+      IF room.short IS NOT NULL THEN
+        outcome := 'short';
+        available := room.available;
+        short := room.short;
+        short_name := room.short_name;
+        RETURN;
+      END IF;
+      IF p_parent = '' THEN
+        refs := room.refs;
+      END IF;
     END IF;
   END IF;
 
@@ -144,17 +136,17 @@ BEGIN
       WHERE h.org_id = p_org AND h.id = parent.id;
   END IF;
   IF p_hold <> '' THEN
-    INSERT INTO holds (org_id, id, parent_id, session_id, step_id, amount_nanos, state, price_version, lines, expires_at, created_at)
-      VALUES (p_org, p_hold, nullif(p_parent, ''), p_session, p_hold_step, p_amount, 'held', p_price_version, p_lines, p_expires, p_now);
+    INSERT INTO holds (org_id, id, parent_id, session_id, step_id, amount_nanos, state, price_version, lines, expires_at, created_at, budgets)
+      VALUES (p_org, p_hold, nullif(p_parent, ''), p_session, p_hold_step, p_amount, 'held', p_price_version, p_lines, p_expires, p_now, refs);
   END IF;
-  INSERT INTO ledger_transfers (org_id, id, debit_account, credit_account, amount_nanos, kind, hold_id, session_id, step_id, note, created_at)
-    SELECT p_org, t.id, t.debit, t.credit, t.amount, t.kind, t.hold, p_session, t.step, t.note, p_now
+  INSERT INTO ledger_transfers (org_id, id, debit_account, credit_account, amount_nanos, kind, hold_id, session_id, step_id, note, created_at, budgets)
+    SELECT p_org, t.id, t.debit, t.credit, t.amount, t.kind, t.hold, p_session, t.step, t.note, p_now, t.counts
     FROM (VALUES
-      (p_capture_entry, 'held', 'spent', captured, 'capture', p_settle_hold, settled.step_id, ''),
-      (p_release_entry, 'held', 'available', CASE WHEN carved AND parent_open THEN 0 ELSE released END, 'release', p_settle_hold, settled.step_id, ''),
-      (p_loss_entry, 'loss', 'spent', excess, 'loss', p_settle_hold, settled.step_id, 'used above the hold'),
-      (p_hold_entry, 'available', 'held', CASE WHEN p_hold <> '' AND p_parent = '' THEN p_amount ELSE 0 END, 'hold', p_hold, p_hold_step, '')
-    ) t (id, debit, credit, amount, kind, hold, step, note)
+      (p_capture_entry, 'held', 'spent', captured, 'capture', p_settle_hold, settled.step_id, '', counts),
+      (p_release_entry, 'held', 'available', CASE WHEN carved AND parent_open THEN 0 ELSE released END, 'release', p_settle_hold, settled.step_id, '', counts),
+      (p_loss_entry, 'loss', 'spent', excess, 'loss', p_settle_hold, settled.step_id, 'used above the hold', '{}'),
+      (p_hold_entry, 'available', 'held', CASE WHEN p_hold <> '' AND p_parent = '' THEN p_amount ELSE 0 END, 'hold', p_hold, p_hold_step, '', refs)
+    ) t (id, debit, credit, amount, kind, hold, step, note, counts)
     WHERE t.amount > 0;
   INSERT INTO events (org_id, session_id, seq, id, type, schema_version, epoch, step_id, payload, created_at)
     SELECT p_org, p_session, e.seq, e.id, e.type, p_schema_version, p_epoch, nullif(e.step, ''), e.payload::jsonb, p_now
@@ -183,25 +175,6 @@ END $$;
 
 -- +goose Down
 DROP FUNCTION commit_unit;
-DROP TRIGGER ledger_apply ON ledger_transfers;
--- +goose StatementBegin
-CREATE OR REPLACE FUNCTION ledger_apply() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-  touched int;
-BEGIN
-  UPDATE account_balances
-    SET balance_nanos = balance_nanos + CASE WHEN account = NEW.credit_account THEN NEW.amount_nanos ELSE -NEW.amount_nanos END, updated_at = NEW.created_at
-    WHERE org_id = NEW.org_id AND account IN (NEW.debit_account, NEW.credit_account);
-  GET DIAGNOSTICS touched = ROW_COUNT;
-  IF touched <> 2 THEN
-    INSERT INTO account_balances (org_id, account, balance_nanos, updated_at)
-      VALUES (NEW.org_id, NEW.credit_account, NEW.amount_nanos, NEW.created_at), (NEW.org_id, NEW.debit_account, -NEW.amount_nanos, NEW.created_at)
-      ON CONFLICT (org_id, account) DO NOTHING;
-  END IF;
-  RETURN NULL;
-END $$;
--- +goose StatementEnd
-CREATE TRIGGER ledger_apply AFTER INSERT ON ledger_transfers FOR EACH ROW EXECUTE FUNCTION ledger_apply();
 ALTER TABLE events ADD FOREIGN KEY (org_id, session_id) REFERENCES sessions (org_id, id);
 ALTER TABLE steps ADD FOREIGN KEY (org_id, session_id) REFERENCES sessions (org_id, id);
 ALTER TABLE ledger_transfers ADD FOREIGN KEY (org_id) REFERENCES organizations (id);
