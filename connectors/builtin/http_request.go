@@ -43,9 +43,16 @@ const (
 // Outside is what http_request works with.
 type Outside struct {
 	Client *egress.Client
-	// Allowed says which hosts an admitted call may reach. It is asked at each call and starts from the admission, so that no argument can
-	// widen it. An error, as when the database does not answer, means that nothing is sent.
-	Allowed func(ctx context.Context, g gate.Grant) (egress.Rules, error)
+	// Reach is asked at each call and starts from the admission, so that no argument can widen it. An error, as when the database does not
+	// answer, means that nothing is sent.
+	Reach func(ctx context.Context, g gate.Grant) (Reach, error)
+}
+
+// Reach is what an admitted call may do.
+type Reach struct {
+	Hosts egress.Rules
+	// Repeated says that an earlier worker had begun this very call, and was lost: it may have been sent before.
+	Repeated bool
 }
 
 type requestArgs struct {
@@ -169,10 +176,17 @@ func (o Outside) send(ctx context.Context, g gate.Grant, a requestArgs) (connect
 	if g.EffectKey == "" {
 		return connectors.Result{}, errors.New("a request without an effect key")
 	}
-	rules, err := o.Allowed(ctx, g)
+	reach, err := o.Reach(ctx, g)
 	if err != nil {
 		return connectors.Result{}, fmt.Errorf("read which hosts may be reached: %w", err)
 	}
+	if reach.Repeated && a.idempotency() == connectors.Neither {
+		r := connectors.Failed("The worker was lost while this was under way. Whether the %s was sent, and whether the other side acted on it, is not known; it was not sent again. "+
+			"Its Idempotency-Key was %s. Find out before you send another.", a.Method, g.EffectKey)
+		r.Unknown = true
+		return r, nil
+	}
+	rules := reach.Hosts
 	h, err := a.header()
 	if err != nil {
 		return connectors.Result{}, err

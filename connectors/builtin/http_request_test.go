@@ -40,6 +40,7 @@ func (h hosts) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, err
 type outside struct {
 	port string
 	tool connectors.Tool
+	lost bool // the worker that began the call
 	mu   sync.Mutex
 	seen []*http.Request
 	body []string
@@ -60,10 +61,10 @@ func newOutside(t *testing.T, handler http.HandlerFunc, more ...string) *outside
 	require.NoError(t, err)
 	o.port = u.Port()
 	client := egress.New(egress.Config{AllowLoopback: true, Resolver: hosts{"api.example.com": "127.0.0.1", "other.example.com": "127.0.0.1", "inside.example.com": "10.0.0.1"}})
-	o.tool = builtin.HTTPRequest(builtin.Outside{Client: client, Allowed: func(_ context.Context, g gate.Grant) (egress.Rules, error) {
+	o.tool = builtin.HTTPRequest(builtin.Outside{Client: client, Reach: func(_ context.Context, g gate.Grant) (builtin.Reach, error) {
 		require.Equal(t, "stp_key", g.EffectKey)
 		rules, _, err := egress.ParseRules(append([]string{"api.example.com:" + o.port, "inside.example.com"}, more...))
-		return rules, err
+		return builtin.Reach{Hosts: rules, Repeated: o.lost}, err
 	}})
 	return o
 }
@@ -266,10 +267,28 @@ func TestHTTPRequestTakesAnAdmission(t *testing.T) {
 	require.Error(t, err)
 	require.Empty(t, o.seen)
 
-	down := builtin.HTTPRequest(builtin.Outside{Client: egress.New(egress.Config{AllowLoopback: true}), Allowed: func(context.Context, gate.Grant) (egress.Rules, error) {
-		return nil, errors.New("the database does not answer")
+	down := builtin.HTTPRequest(builtin.Outside{Client: egress.New(egress.Config{AllowLoopback: true}), Reach: func(context.Context, gate.Grant) (builtin.Reach, error) {
+		return builtin.Reach{}, errors.New("the database does not answer")
 	}})
 	_, err = down.Outside(t.Context(), gate.Grant{EffectKey: "stp_key"}, p.Input)
 	require.ErrorContains(t, err, "does not answer", "no rules, no request")
 	require.Empty(t, o.seen)
+}
+
+func TestHTTPRequestThatMayHaveBeenSentIsNotSentAgain(t *testing.T) {
+	o := newOutside(t, func(http.ResponseWriter, *http.Request) {})
+	o.lost = true
+	for method, again := range map[string]bool{"GET": true, "HEAD": true, "PUT": true, "DELETE": true, "POST": false, "PATCH": false} {
+		before := len(o.seen)
+		res := o.send(t, m{"method": method, "url": "/"})
+		require.Equal(t, !again, res.Unknown, method)
+		if again {
+			require.Len(t, o.seen, before+1, method)
+			require.Equal(t, "stp_key", o.seen[before].Header.Get("Idempotency-Key"), "under the same key")
+			continue
+		}
+		require.Len(t, o.seen, before, method)
+		require.True(t, res.IsError)
+		require.Contains(t, res.Text, "it was not sent again")
+	}
 }

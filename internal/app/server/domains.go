@@ -210,7 +210,9 @@ func (d *Domains) openModels() error {
 	if err != nil {
 		return err
 	}
-	if d.Tools, err = builtin.Registry(builtin.HTTPRequest(builtin.Outside{Client: d.Egress, Allowed: d.allowedHosts})); err != nil {
+	if d.Tools, err = builtin.Registry(builtin.HTTPRequest(builtin.Outside{
+		Client: d.Egress, Reach: func(ctx context.Context, g gate.Grant) (builtin.Reach, error) { return d.Sessions.Reach(ctx, g) },
+	})); err != nil {
 		return err
 	}
 	d.Gate = gate.New(table, d.Clock, d.Log)
@@ -221,16 +223,6 @@ func (d *Domains) openModels() error {
 	known := d.Agents.Catalogue()
 	d.Policies = policy.NewService(policy.NewCache(d.DB, d.Listener, d.Log), policy.Catalogue{KnowsModel: known.KnowsModel, KnowsTool: known.KnowsTool}, d.Clock)
 	return nil
-}
-
-// allowedHosts are those of the definition that the admitted session runs on.
-func (d *Domains) allowedHosts(ctx context.Context, g gate.Grant) (egress.Rules, error) {
-	session, err := d.Sessions.Get(ctx, g.Org, g.Session)
-	if err != nil {
-		return nil, err
-	}
-	rules, _, err := egress.ParseRules(session.Agent.Network.AllowedHosts)
-	return rules, err
 }
 
 func (d *Domains) prices() (*prices.Table, error) {
