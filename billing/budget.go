@@ -274,9 +274,6 @@ func checkBudget(name *string, limit money.Nanos, action string, alerts *[]int32
 	if action != Block && action != Warn {
 		return fault.InvalidField("/action", "unknown_value", "An action is block or warn.")
 	}
-	if *alerts == nil {
-		*alerts = []int32{}
-	}
 	if len(*alerts) > maxBudgetAlerts {
 		return fault.InvalidField("/alerts", "out_of_range", fmt.Sprintf("A budget has at most %d alerts.", maxBudgetAlerts))
 	}
@@ -285,7 +282,9 @@ func checkBudget(name *string, limit money.Nanos, action string, alerts *[]int32
 			return fault.InvalidField(fmt.Sprintf("/alerts/%d", i), "out_of_range", fmt.Sprintf("An alert is a percentage of the limit, from 1 to %d.", maxAlertsPercent))
 		}
 	}
-	*alerts = slices.Compact(slices.Sorted(slices.Values(*alerts)))
+	sorted := append([]int32{}, *alerts...)
+	slices.Sort(sorted)
+	*alerts = slices.Compact(sorted)
 	return nil
 }
 

@@ -28,6 +28,7 @@ var errUndo = errors.New("undo")
 type scene struct {
 	t       *testing.T
 	db      *postgres.DB
+	owner   string // the owner's address, for what no role of the application may do
 	org     id.Org
 	session id.Session
 	lease   journal.Lease
@@ -38,7 +39,8 @@ type scene struct {
 
 func newScene(t *testing.T, credit money.Nanos) *scene {
 	t.Helper()
-	s := &scene{t: t, db: dbtest.New(t), session: id.New[id.Session](), clock: clock.NewOffset(0)}
+	s := &scene{t: t, session: id.New[id.Session](), clock: clock.NewOffset(0)}
+	s.db, s.owner = dbtest.NewWithOwner(t)
 	s.org = dbtest.NewOrg(t, s.db)
 	from := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	table, err := prices.New(prices.File{Version: "test", Currency: "USD", Entries: []prices.Entry{
@@ -70,6 +72,16 @@ func (s *scene) in(fn func(ctx context.Context, tx pgx.Tx, l *journal.Locked) er
 		}
 		return fn(ctx, tx, l)
 	})
+}
+
+// asOwner changes rows behind the application's back.
+func (s *scene) asOwner(sql string) {
+	s.t.Helper()
+	conn, err := pgx.Connect(s.t.Context(), s.owner)
+	require.NoError(s.t, err)
+	defer conn.Close(context.Background()) //nolint:errcheck // the test's own
+	_, err = conn.Exec(s.t.Context(), sql)
+	require.NoError(s.t, err)
 }
 
 // claim takes the lease of a session.
