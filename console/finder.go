@@ -30,6 +30,9 @@ func (f *finder) register(g *echo.Group) { g.GET("/:id", f.open) }
 func (f *finder) open(c echo.Context) error {
 	ctx, wanted := c.Request().Context(), c.Param("id")
 	for _, m := range personOf(c).Memberships {
+		if acting, err := personOf(c).In(string(m.Organization), ""); err != nil || !tenants.Allowed(acting, neededFor(wanted)) {
+			continue
+		}
 		project, parts, err := f.find(ctx, m.Organization, wanted)
 		if fault.IsCode(err, "not_found") {
 			continue
@@ -45,6 +48,18 @@ func (f *finder) open(c echo.Context) error {
 		return c.Redirect(http.StatusSeeOther, to.Path(parts.path...)+parts.query)
 	}
 	return fault.NotFound()
+}
+
+// neededFor is the permission to find what has this id. It is that of the page to which the finder leads.
+func neededFor(wanted string) tenants.Permission {
+	switch id.PrefixOf(wanted) {
+	case id.Agent("").Prefix():
+		return tenants.AgentsRead
+	case id.Project("").Prefix():
+		return tenants.ProjectsRead
+	default:
+		return tenants.SessionsRead
+	}
 }
 
 type target struct {

@@ -203,3 +203,65 @@ func TestAViewerLooksAndDoesNotTouch(t *testing.T) {
 		require.Equal(t, http.StatusForbidden, ask(t, client, http.MethodPost, w.URL+ada.path+act).status, act)
 	}
 }
+
+// TestARoleOfTheOrganisationsOwnAllowsWhatItNamesAndNoMore: somebody whose role has one permission, which no page of a project needs,
+// meets a refusal at every address but those that are listed here, and why.
+func TestARoleOfTheOrganisationsOwnAllowsWhatItNamesAndNoMore(t *testing.T) {
+	w := newWorld(t)
+	ada, pat := w.account(t, "ada@example.com", "Ada"), w.account(t, "pat@example.com", "Pat")
+	agent := w.agent(t, ada, "analyst", "")
+	session := w.recorded(t, ada, agent)
+	client := w.client(t, &pat)
+	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	owner := principal.From(ada.ctx(t))
+	member := id.New[id.Member]()
+	give := func(permissions ...string) {
+		require.NoError(t, w.db.InTx(t.Context(), owner.Org, func(tx pgx.Tx) error {
+			role, err := w.tenants.CreateRoleTx(t.Context(), tx, owner, tenants.SaveRole{Name: "Only " + permissions[0], Permissions: permissions})
+			if err != nil {
+				return err
+			}
+			_, err = tx.Exec(t.Context(), `INSERT INTO members (org_id, id, user_id, role, role_id, created_at) VALUES ($1, $2, $3, 'custom', $4, now())
+				ON CONFLICT (org_id, id) DO UPDATE SET role_id = EXCLUDED.role_id`, owner.Org, member, pat.User.ID, role.ID)
+			return err
+		}))
+	}
+	give("webhooks:read")
+	open := map[string]string{
+		"GET ":                    "the overview says that sessions are not to be seen",
+		"GET /settings":           "one's own account",
+		"POST /settings/profile":  "one's own account",
+		"POST /settings/password": "one's own account",
+		"POST /settings/sign-ins/:sign_in/revoke": "one's own account",
+		"POST /settings/sign-ins/revoke-others":   "one's own account",
+	}
+	values := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": "key_x", ":seq": "1", ":sign_in": "x"}
+	refused := 0
+	for _, r := range w.routes {
+		rest, ofProject := strings.CutPrefix(r.Path, "/o/:org/p/:project")
+		if !ofProject || r.Method == "echo_route_not_found" || open[r.Method+" "+rest] != "" {
+			continue
+		}
+		got := ask(t, client, r.Method, w.URL+ada.path+fill(t, rest, values))
+		require.Equal(t, http.StatusForbidden, got.status, "%s %s", r.Method, r.Path)
+		refused++
+	}
+	require.Greater(t, refused, 25)
+	for _, tab := range []string{"organisation", "projects"} {
+		require.Equal(t, http.StatusForbidden, ask(t, client, http.MethodGet, w.URL+ada.path+"/settings?tab="+tab).status)
+	}
+	for _, wanted := range []string{string(session), string(agent.ID), string(ada.Project.ID)} {
+		require.Equal(t, http.StatusNotFound, ask(t, client, http.MethodGet, w.URL+"/x/"+wanted).status)
+	}
+	_, body := get(t, client, w.URL+ada.path)
+	require.NotContains(t, body, ">New agent<")
+	require.NotContains(t, body, string(session))
+
+	give("sessions:read", "organization:read")
+	require.Equal(t, http.StatusOK, ask(t, client, http.MethodGet, w.URL+ada.path+"/sessions/"+string(session)).status)
+	require.Equal(t, http.StatusForbidden, ask(t, client, http.MethodPost, w.URL+ada.path+"/sessions/"+string(session)+"/kill").status)
+	require.Equal(t, http.StatusSeeOther, ask(t, client, http.MethodGet, w.URL+"/x/"+string(session)).status)
+	got, body := get(t, client, w.URL+ada.path+"/settings?tab=organisation")
+	require.Equal(t, 200, got)
+	require.NotContains(t, body, "ada@example.com", "members are not shown without members:read")
+}

@@ -79,7 +79,7 @@ func (v *viewers) place(next echo.HandlerFunc) echo.HandlerFunc {
 		c.SetRequest(c.Request().WithContext(principal.With(ctx, acting)))
 		page.SetPlace(c, page.Place{
 			Org: in.Organization, OrgName: in.OrganizationName, OrgSlug: in.OrganizationSlug,
-			Project: project.ID, ProjectName: project.Name, ProjectSlug: project.Slug, Role: string(in.Role),
+			Project: project.ID, ProjectName: project.Name, ProjectSlug: project.Slug, Role: in.RoleName, Acting: acting,
 		})
 		return v.switcher(ctx, c, person, next)
 	}

@@ -90,7 +90,7 @@ func (w whole) version(n int) (domain.Version, bool) {
 
 func (h *Handler) list(c echo.Context) error {
 	ctx, p := c.Request().Context(), page.PlaceOf(c)
-	v := listView{Query: c.QueryParam("q"), Archived: c.QueryParam("archived") != "", Action: p.Path("agents"), New: p.Path("agents", "new"), CanWrite: p.CanWrite()}
+	v := listView{Query: c.QueryParam("q"), Archived: c.QueryParam("archived") != "", Action: p.Path("agents"), New: p.Path("agents", "new"), CanWrite: p.Can(tenants.AgentsWrite)}
 	v.Filtered = v.Query != "" || v.Archived
 	filter := domain.ListFilter{Project: p.Project, NameContains: v.Query, IncludeArchived: v.Archived, Limit: pageSize + 1}
 	if after, err := id.Parse[id.Agent](c.QueryParam("after")); err == nil {
@@ -284,7 +284,7 @@ func newShow(p page.Place, w whole, wanted string) (showView, error) {
 	v := showView{
 		Base: base, Agent: w.agent, Shown: w.agent.Version, Definition: w.agent.Definition, Latest: true, Aliases: w.aliases,
 		Sessions: p.Path("sessions") + "?agent=" + string(w.agent.ID), Playground: p.Path("playground") + "?agent=" + string(w.agent.ID),
-		Edit: base + "/edit", Archived: w.agent.ArchivedAt != nil, CanWrite: p.CanWrite() && w.agent.ArchivedAt == nil,
+		Edit: base + "/edit", Archived: w.agent.ArchivedAt != nil, CanWrite: p.Can(tenants.AgentsWrite) && w.agent.ArchivedAt == nil,
 	}
 	v.Live, v.LiveRev = liveOf(w.aliases)
 	if n, err := strconv.Atoi(wanted); err == nil && n != w.agent.Version {

@@ -76,7 +76,7 @@ func scopesText(scopes []string) string {
 }
 
 func newList(p page.Place, found []tenants.Key, all bool, now time.Time) listView {
-	v := listView{Base: p.Path("keys"), New: p.Path("keys", "new"), All: all, CanWrite: p.CanWrite()}
+	v := listView{Base: p.Path("keys"), New: p.Path("keys", "new"), All: all, CanWrite: p.Can(tenants.KeysWrite)}
 	if len(found) > pageSize {
 		found = found[:pageSize]
 		v.Pager.Next = v.Base + "?after=" + string(found[pageSize-1].ID)

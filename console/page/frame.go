@@ -6,6 +6,8 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"ambit.dev/ambit/internal/id"
+	"ambit.dev/ambit/internal/principal"
+	"ambit.dev/ambit/tenants"
 )
 
 // Viewer is the signed-in person who looks at a page.
@@ -50,8 +52,10 @@ type Place struct {
 	Project     id.Project
 	ProjectName string
 	ProjectSlug string
-	// Role is the viewer's: owner, admin, developer, viewer or billing.
+	// Role is the name of the viewer's: owner, admin, developer, viewer or billing, or of one that the organisation made.
 	Role string
+	// Acting is the viewer in this organisation.
+	Acting principal.Principal
 }
 
 // Path is the address of something in the project: Path("agents", id) is /o/{org}/p/{project}/agents/{id}.
@@ -63,13 +67,9 @@ func (p Place) Path(parts ...string) string {
 	return s
 }
 
-// CanWrite says whether the viewer's role may change things in the project.
-func (p Place) CanWrite() bool {
-	return p.Role == "owner" || p.Role == "admin" || p.Role == "developer"
-}
-
-// CanAdmin says whether the viewer's role may change the organisation.
-func (p Place) CanAdmin() bool { return p.Role == "owner" || p.Role == "admin" }
+// Can says whether the viewer's role has the permission, so that what would be refused is not offered. It refuses nothing itself: Need and
+// Require do.
+func (p Place) Can(permission tenants.Permission) bool { return tenants.Allowed(p.Acting, permission) }
 
 // Crumb is a step of the path to a page; the last has no address.
 type Crumb struct {

@@ -13,11 +13,18 @@ import (
 func Need(permission tenants.Permission) echo.MiddlewareFunc {
 	return func(next echo.HandlerFunc) echo.HandlerFunc {
 		return func(c echo.Context) error {
-			p := principal.From(c.Request().Context())
-			if !tenants.Allowed(p, permission) {
-				return fault.Newf(fault.Forbidden, "permission_denied", "Your role is %s, and this needs the permission %s. An owner or an admin of the organisation can change your role.", p.Role, permission)
+			if err := Require(c, permission); err != nil {
+				return err
 			}
 			return next(c)
 		}
 	}
+}
+
+// Require is Need inside a handler, for an address that shows one of several things.
+func Require(c echo.Context, permission tenants.Permission) error {
+	if tenants.Allowed(principal.From(c.Request().Context()), permission) {
+		return nil
+	}
+	return fault.Newf(fault.Forbidden, "permission_denied", "Your role is %s, and this needs the permission %s. An owner or an admin of the organisation can change your role.", PlaceOf(c).Role, permission)
 }

@@ -88,7 +88,7 @@ func (h *Handler) draw(c echo.Context, status int, v view) error {
 	if v.Form.Input == "" && v.Model == scripted {
 		v.Form.Input = sampleInput
 	}
-	v.Action, v.CanWrite = p.Path("playground"), p.CanWrite()
+	v.Action, v.CanWrite = p.Path("playground"), p.Can(tenants.SessionsWrite)
 	v.NewAgent = p.Path("agents", "new")
 	v.Curl = curl(h.APIURL, v.Form, v.Definition)
 	v.Frame = page.NewFrame(c, "playground", "Playground", page.Crumb{Label: "Playground"})

@@ -15,6 +15,7 @@ import (
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/money"
 	"ambit.dev/ambit/journal"
+	"ambit.dev/ambit/tenants"
 )
 
 const pageSize = 50
@@ -131,7 +132,7 @@ func newRow(p page.Place, s journal.Session) row {
 	r := row{
 		Href: p.Path("sessions", string(s.ID)), Title: titleOf(s), Agent: agentLabel(s), Status: ui.Session(transcript.StateOf(s.Status, s.StopReason)),
 		Steps: s.Usage.Steps, Spent: s.Charged, Ceiling: s.Limits.MaxCost, LastActive: s.LastActiveAt, Took: s.LastActiveAt.Sub(s.CreatedAt),
-		CanStop: p.CanWrite() && s.AtWork(),
+		CanStop: p.Can(tenants.SessionsWrite) && s.AtWork(),
 	}
 	if s.AtWork() {
 		r.Took = time.Since(s.CreatedAt)

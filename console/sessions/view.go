@@ -12,6 +12,7 @@ import (
 	"ambit.dev/ambit/console/ui"
 	"ambit.dev/ambit/internal/money"
 	"ambit.dev/ambit/journal"
+	"ambit.dev/ambit/tenants"
 )
 
 // head is what stands above a session: its state, what it waits for, what it has spent.
@@ -76,7 +77,7 @@ func newHead(p page.Place, s journal.Session, held money.Nanos, open *transcript
 		Status: ui.Session(transcript.StateOf(s.Status, s.StopReason)), Agent: agentLabel(s), Model: s.Agent.Model, By: speaker(s.By),
 		Steps: s.Usage.Steps, Spent: s.Charged, Held: held, Ceiling: s.Limits.MaxCost, CreatedAt: s.CreatedAt, LastActive: s.LastActiveAt,
 		Tokens: ui.TokenCounts{Input: s.Usage.InputTokens, CacheRead: s.Usage.CacheReadTokens, CacheWrite: s.Usage.CacheWriteTokens, Output: s.Usage.OutputTokens + s.Usage.ReasoningTokens},
-		AtWork: s.AtWork(), Ended: s.Status == journal.Terminated || s.ArchivedAt != nil, CanWrite: p.CanWrite(), TraceHref: p.Path("traces", string(s.ID)),
+		AtWork: s.AtWork(), Ended: s.Status == journal.Terminated || s.ArchivedAt != nil, CanWrite: p.Can(tenants.SessionsWrite), TraceHref: p.Path("traces", string(s.ID)),
 	}
 	if s.Agent.ID != "" {
 		h.AgentHref = p.Path("agents", string(s.Agent.ID))

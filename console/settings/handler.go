@@ -41,7 +41,7 @@ func (h *Handler) draw(c echo.Context, status int, tab string, problems ui.Probl
 	viewer, _ := page.ViewerOf(c)
 	base := p.Path("settings")
 	v := view{
-		Base: base, Tab: tab, Email: viewer.Email, Name: viewer.Name, Verified: viewer.Verified, OrgName: p.OrgName, OrgID: string(p.Org), CanAdmin: p.CanAdmin(),
+		Base: base, Tab: tab, Email: viewer.Email, Name: viewer.Name, Verified: viewer.Verified, OrgName: p.OrgName, OrgID: string(p.Org), CanRename: p.Can(tenants.OrganizationWrite), CanAddProjects: p.Can(tenants.ProjectsWrite),
 		Problems: problems, ProjectInput: projectInput, MailEnabled: h.Tenants.MailEnabled(),
 	}
 	switch tab {
@@ -49,7 +49,11 @@ func (h *Handler) draw(c echo.Context, status int, tab string, problems ui.Probl
 	default:
 		v.Tab = "you"
 	}
-	v.Tabs = tabSegments(base, v.Tab)
+	v.Tabs = tabSegments(p, base, v.Tab)
+	v.CanSeeMembers = p.Can(tenants.MembersRead)
+	if err := requireTab(c, v.Tab); err != nil {
+		return err
+	}
 	var err error
 	switch v.Tab {
 	case "you":
@@ -81,6 +85,9 @@ func (h *Handler) fillOrganisation(c echo.Context, v *view) error {
 		return err
 	}
 	v.OrgName, v.OrgVersion = org.Name, strconv.FormatInt(org.Version, 10)
+	if !v.CanSeeMembers {
+		return nil
+	}
 	members, err := h.Tenants.ListMembers(ctx, p.Org, "", 100)
 	if err != nil {
 		return err
@@ -88,6 +95,15 @@ func (h *Handler) fillOrganisation(c echo.Context, v *view) error {
 	viewer, _ := page.ViewerOf(c)
 	for _, m := range members {
 		v.Members = append(v.Members, memberRow{Name: m.Name, Email: m.Email, Role: m.RoleName, You: m.UserID == viewer.User, Since: m.CreatedAt})
+	}
+	return nil
+}
+
+func requireTab(c echo.Context, tab string) error {
+	for _, t := range tabs {
+		if t.key == tab && t.needs != "" {
+			return page.Require(c, t.needs)
+		}
 	}
 	return nil
 }

@@ -33,30 +33,39 @@ type memberRow struct {
 }
 
 type view struct {
-	Frame        page.Frame
-	Base         string
-	Tab          string
-	Tabs         []ui.Segment
-	Email, Name  string
-	Verified     bool
-	SignIns      []signInRow
-	OrgName      string
-	OrgVersion   string
-	OrgID        string
-	Projects     []projectRow
-	Members      []memberRow
-	CanAdmin     bool
+	Frame       page.Frame
+	Base        string
+	Tab         string
+	Tabs        []ui.Segment
+	Email, Name string
+	Verified    bool
+	SignIns     []signInRow
+	OrgName     string
+	OrgVersion  string
+	OrgID       string
+	Projects    []projectRow
+	Members     []memberRow
+	// What the viewer's role lets be shown, or offered.
+	CanRename, CanAddProjects, CanSeeMembers bool
+
 	Problems     ui.Problems
 	ProjectInput string
 	MailEnabled  bool
 }
 
-var tabs = []struct{ key, label string }{{"you", "You"}, {"organisation", "Organisation"}, {"projects", "Projects"}}
+// tabs name the permission that each needs; one's own account needs none.
+var tabs = []struct {
+	key, label string
+	needs      tenants.Permission
+}{{"you", "You", ""}, {"organisation", "Organisation", tenants.OrganizationRead}, {"projects", "Projects", tenants.ProjectsRead}}
 
-func tabSegments(base, current string) []ui.Segment {
-	out := make([]ui.Segment, len(tabs))
-	for i, t := range tabs {
-		out[i] = ui.Segment{Label: t.label, Href: base + "?tab=" + t.key, Current: t.key == current}
+// tabSegments leaves out what the viewer may not see.
+func tabSegments(p page.Place, base, current string) []ui.Segment {
+	var out []ui.Segment
+	for _, t := range tabs {
+		if t.needs == "" || p.Can(t.needs) {
+			out = append(out, ui.Segment{Label: t.label, Href: base + "?tab=" + t.key, Current: t.key == current})
+		}
 	}
 	return out
 }
