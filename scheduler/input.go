@@ -115,6 +115,31 @@ func (s *Service) SetLimits(ctx context.Context, tx pgx.Tx, org id.Org, session 
 	return l.Session, nil
 }
 
+// Resume lets a session that stopped at a limit go on where it was: when its organisation's balance or a budget was raised since, for one.
+// If the limit still holds, it stops again.
+func (s *Service) Resume(ctx context.Context, tx pgx.Tx, org id.Org, session id.Session) (journal.Session, error) {
+	l, err := journal.Lock(ctx, tx, org, session)
+	if err != nil {
+		return journal.Session{}, err
+	}
+	if err := takesInput(l); err != nil {
+		return journal.Session{}, err
+	}
+	if l.AtWork() {
+		return l.Session, nil
+	}
+	if l.StopReason == nil || l.StopReason.Type != journal.StopBudgetReached {
+		return journal.Session{}, fault.New(fault.Conflict, "state_conflict", "Only a session that stopped at a limit can be resumed. Send it a message to give it more to do.")
+	}
+	if _, err := l.Append(ctx, s.clock.Now(), journal.Of(journal.StatusRescheduled{Reason: "resumed"})); err != nil {
+		return journal.Session{}, err
+	}
+	if err := s.cover(ctx, tx, l); err != nil {
+		return journal.Session{}, err
+	}
+	return l.Session, journal.WakeTx(ctx, tx, org, session)
+}
+
 // Archive ends an idle session for good: it can be read, and takes no more input. Archiving twice is harmless.
 func (s *Service) Archive(ctx context.Context, tx pgx.Tx, org id.Org, session id.Session) (journal.Session, error) {
 	l, err := journal.Lock(ctx, tx, org, session)
