@@ -112,6 +112,7 @@ func TestWhatOnlySomeMayImport(t *testing.T) {
 		{"github.com/hashicorp/nomad/api", []string{"nomad"}, "one place knows the vendor's types"},
 		{"github.com/stripe/stripe-go", []string{"billing/stripe"}, "one place knows the vendor's types"},
 		{"github.com/ClickHouse/clickhouse-go", []string{"internal/clickhouse", "observability", "internal/app/backup"}, "money and permission never come from the telescope"},
+		{"github.com/casbin", []string{"governance/policy"}, "rules are data everywhere else; one place knows the library"},
 		{module + "/observability", []string{"internal/app", "api", "console"}, "nothing that decides may depend on what is only shown"},
 		{module + "/models/anthropic", []string{"internal/app"}, "providers are plugged in, not reached around the gateway"},
 		{module + "/models/openai", []string{"internal/app"}, "providers are plugged in, not reached around the gateway"},
@@ -132,6 +133,14 @@ func TestWhatOnlySomeMayImport(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestPermissionsDoNotKnowTheGate: the gate asks them, in its own transaction. They stand in one layer, so the order of layers does not say it.
+func TestPermissionsDoNotKnowTheGate(t *testing.T) {
+	p, ok := packages(t)["governance/policy"]
+	require.True(t, ok)
+	require.NotContains(t, p.Deps, module+"/governance/gate")
+	require.NotContains(t, p.Deps, module+"/billing")
 }
 
 func TestANodeLinksNeitherTheGateNorADatabase(t *testing.T) {
