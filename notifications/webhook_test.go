@@ -450,7 +450,9 @@ func TestWhatIsNotPublished(t *testing.T) {
 		require.Error(t, f.db.InTx(t.Context(), f.org, func(tx pgx.Tx) error { return PublishTx(t.Context(), tx, f.org, try.event, try.data) }), name)
 	}
 	for _, in := range []CreateWebhook{
-		{URL: "https://example.com"}, {URL: "https://example.com", EventTypes: []string{"webhook.test"}}, {URL: "https://example.com", EventTypes: []string{"session.*"}},
+		{URL: "https://example.com"},
+		{URL: "https://example.com", EventTypes: []string{"webhook.test"}},
+		{URL: "https://example.com", EventTypes: []string{"session.*"}},
 		{URL: "https://example.com", EventTypes: []string{AllEvents}, Description: strings.Repeat("x", 501)},
 		{URL: "https://example.com/" + strings.Repeat("x", 3000), EventTypes: []string{AllEvents}},
 	} {

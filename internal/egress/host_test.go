@@ -1,7 +1,6 @@
 package egress_test
 
 import (
-	"errors"
 	"net/netip"
 	"testing"
 
@@ -88,7 +87,7 @@ func TestEverySpellingOfAnAddress(t *testing.T) {
 		target, err := egress.ParseURL(s.raw)
 		if s.want == "" {
 			var refusal *egress.Refusal
-			require.True(t, errors.As(err, &refusal), "%q was read as %v (%v)", s.raw, target, err)
+			require.ErrorAs(t, err, &refusal, "%q was read as %v", s.raw, target)
 			require.Equal(t, egress.BadURL, refusal.Code, s.raw)
 			require.NotContains(t, refusal.Message, "secret")
 			continue
