@@ -21,7 +21,7 @@ type explainIn struct {
 		Action      string       `json:"action" maxlen:"64" doc:"What is done with it, such as GET."`
 		Object      string       `json:"object" maxlen:"512" doc:"What it is done to."`
 		Amount      *money.Nanos `json:"amount" doc:"The most that it may cost; none when left out."`
-		At          *time.Time   `json:"at" doc:"When, in the zone whose clock the hours are read by; now in UTC when left out."`
+		At          *time.Time   `json:"at" doc:"When; now, when left out. Hours are read by the clock of the organisation's zone."`
 		Domain      string       `json:"domain" maxlen:"253" doc:"The host that it goes to."`
 		Environment string       `json:"environment" maxlen:"64"`
 	} `body:"json"`

@@ -47,7 +47,7 @@ func TestRulesOverTheAPI(t *testing.T) {
 	e := explain()
 	require.Equal(t, "deny", e.Effect)
 	require.Equal(t, "no_rule", e.Rule)
-	require.Equal(t, []api.RuleDifference{{Part: "hours", Wants: "from 08:00 to 18:00 on Monday, Friday", Has: "Friday 20:00"}}, e.Nearest.Missing)
+	require.Equal(t, []api.RuleDifference{{Part: "hours", Wants: "from 08:00 to 18:00 on Monday, Friday", Has: "Friday 19:00"}}, e.Nearest.Missing)
 	require.Equal(t, rule.ID, e.Nearest.ID)
 
 	path := "/v1/permissions/" + string(rule.ID)

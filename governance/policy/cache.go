@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
+	_ "time/tzdata" // rules must be readable on a machine that has no zones
 
 	"github.com/jackc/pgx/v5"
 
@@ -68,7 +70,13 @@ func Load(ctx context.Context, tx pgx.Tx, org id.Org) (*Set, error) {
 			tags[id.Agent(r.Agent)] = append(tags[id.Agent(r.Agent)], TagPrefix+r.Tag)
 		}
 	}
-	return compile(rows[0].Version, rules, tags), nil
+	var zone *time.Location
+	if slices.ContainsFunc(rules, func(c *compiled) bool { return c.Condition.Hours != nil }) {
+		if zone, err = time.LoadLocation(rows[0].TimeZone); err != nil {
+			return nil, fmt.Errorf("load the zone that the rules of %s are read in: %w", org, err)
+		}
+	}
+	return compile(rows[0].Version, zone, rules, tags), nil
 }
 
 // Cache keeps compiled rules in memory by organisation and version. It is safe for concurrent use. Without Start it is as true, and only

@@ -50,6 +50,7 @@ type Difference struct {
 // Explain decides and says why, and what would have been allowed.
 func (s *Set) Explain(r Request) Explanation {
 	d := s.Decide(r)
+	r = d.request // as it was understood: in the zone, the domain canonical
 	out := Explanation{Decision: d, Reason: d.Reason(), Version: s.version}
 	var denied []id.Permission
 	for _, c := range s.rules {

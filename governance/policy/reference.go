@@ -52,6 +52,8 @@ type adapter struct {
 	tx  pgx.Tx
 	// approveAs is how lines of the effect approve are loaded: Casbin knows two effects.
 	approveAs Effect
+	// zone is the organisation's, learnt with the lines.
+	zone string
 }
 
 // LoadFilteredPolicy loads the lines of the organisation that the filter names.
@@ -69,6 +71,7 @@ func (a *adapter) LoadFilteredPolicy(m model.Model, filter any) error {
 		{"p", "definition", "*", "*", "*", "*", "*", condUnnamed, string(Deny)},
 	}
 	for _, r := range rows {
+		a.zone = r.TimeZone
 		switch {
 		case r.ID != "":
 			effect := r.Effect
@@ -104,6 +107,7 @@ type Reference struct {
 	permits, unasked *casbin.Enforcer
 	// governs are the pairs of subject and kind for which something is allowed.
 	governs map[[2]string]bool
+	zone    *time.Location
 	regexps map[string]*regexp.Regexp
 }
 
@@ -118,7 +122,8 @@ func NewReference(ctx context.Context, tx pgx.Tx, org id.Org) (*Reference, error
 		if err != nil {
 			return nil, fmt.Errorf("read Casbin's model: %w", err)
 		}
-		enforcer, err := casbin.NewEnforcer(m, &adapter{ctx: ctx, tx: tx, approveAs: e.approveAs})
+		from := &adapter{ctx: ctx, tx: tx, approveAs: e.approveAs}
+		enforcer, err := casbin.NewEnforcer(m, from)
 		if err != nil {
 			return nil, fmt.Errorf("make an enforcer: %w", err)
 		}
@@ -126,6 +131,9 @@ func NewReference(ctx context.Context, tx pgx.Tx, org id.Org) (*Reference, error
 		enforcer.AddFunction("holds", ref.holds)
 		if err := enforcer.LoadFilteredPolicy(org); err != nil {
 			return nil, err
+		}
+		if ref.zone, err = time.LoadLocation(from.zone); err != nil {
+			return nil, fmt.Errorf("load the zone of %s: %w", org, err)
 		}
 		*e.at = enforcer
 	}
@@ -146,6 +154,7 @@ func (ref *Reference) Decide(r Request) (Effect, error) {
 	if !r.canonical() {
 		return Deny, nil
 	}
+	r.At = r.At.In(ref.zone)
 	permitted, err := ref.enforce(ref.permits, &r)
 	if err != nil || !permitted {
 		return Deny, err

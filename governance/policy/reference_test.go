@@ -31,6 +31,10 @@ func TestASetAnswersAsCasbinDoes(t *testing.T) {
 		var set *policy.Set
 		var ref *policy.Reference
 		o.in(org, func(ctx context.Context, tx pgx.Tx) (err error) {
+			zone := pick(c, []string{"UTC", "Asia/Tokyo", "America/St_Johns", "Europe/Madrid", "Pacific/Chatham"})
+			if _, err := tx.Exec(ctx, `UPDATE organizations SET time_zone = $2 WHERE id = $1`, org, zone); err != nil {
+				return err
+			}
 			for range c.IntN(16) {
 				if _, err := anything.Create(ctx, tx, org, c.rule()); err != nil {
 					return err

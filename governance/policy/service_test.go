@@ -178,6 +178,32 @@ func TestAChangeBindsAtOnce(t *testing.T) {
 	}
 }
 
+// TestHoursAreReadInTheOrganisationsZone, also the moment after it moved.
+func TestHoursAreReadInTheOrganisationsZone(t *testing.T) {
+	o := newOffice(t)
+	org, _, agents := o.org(1)
+	o.create(org, policy.Rule{Subject: "*", Effect: policy.Allow, Kind: policy.ToolCall, Name: "bash", Condition: policy.Condition{Hours: &policy.Hours{From: 12 * 60, To: 13 * 60}}})
+	request := asking(agents[0], policy.ToolCall, "bash") // at noon, UTC
+	require.True(t, o.now(org).Decide(request).Allowed())
+	for _, c := range []struct {
+		zone  string
+		hours time.Duration
+	}{{"Asia/Tokyo", -9}, {"Europe/Madrid", -1}, {"America/New_York", 5}} {
+		o.in(org, func(ctx context.Context, tx pgx.Tx) error {
+			_, err := tx.Exec(ctx, `UPDATE organizations SET time_zone = $2 WHERE id = $1`, org, c.zone)
+			return err
+		})
+		set, there := o.now(org), request
+		there.At = there.At.Add(c.hours * time.Hour)
+		require.False(t, set.Decide(request).Allowed(), c.zone)
+		require.True(t, set.Decide(there).Allowed(), c.zone)
+		// In summer, noon comes an hour earlier where clocks were put forward.
+		summer := time.Date(2027, time.July, 1, 12, 0, 0, 0, time.FixedZone("", 0))
+		there.At = summer.Add(c.hours * time.Hour)
+		require.Equal(t, c.zone == "Asia/Tokyo", set.Decide(there).Allowed(), c.zone)
+	}
+}
+
 // TestARolledBackChangeLeavesNothingInMemory: what a transaction read of its own change, before it failed, is never anybody's rule.
 func TestARolledBackChangeLeavesNothingInMemory(t *testing.T) {
 	o := newOffice(t)

@@ -29,7 +29,7 @@ type Request struct {
 	Object string
 	// Amount is the most that the effect may cost.
 	Amount money.Nanos
-	// At is the moment in the organisation's zone.
+	// At is the moment. Hours are read by the clock of the organisation's zone, which the Set knows.
 	At time.Time
 	// Domain is the host that the effect goes to. Whatever CanonicalHost refuses is denied.
 	Domain string
@@ -98,9 +98,11 @@ func (d Decision) Allowed() bool { return d.Effect == Allow }
 // Set is an organisation's rules and tags at a version, ready to decide. It does not change, and is safe for concurrent use.
 type Set struct {
 	version int64
-	rules   []*compiled
-	tags    map[id.Agent][]string // with TagPrefix
-	bySubj  map[string]*bucket
+	// zone is the organisation's; nil when no rule asks for the hour.
+	zone   *time.Location
+	rules  []*compiled
+	tags   map[id.Agent][]string // with TagPrefix
+	bySubj map[string]*bucket
 }
 
 // compiled is a rule with what is worked out once.
@@ -126,11 +128,11 @@ type list struct {
 type kindName struct{ kind, name string }
 
 // Empty is the set of an organisation that has no rules.
-var Empty = compile(0, nil, nil)
+var Empty = compile(0, nil, nil, nil)
 
 // compile makes a set. rules are in the order of their ids, so that the same rules always give the same answers.
-func compile(version int64, rules []*compiled, tags map[id.Agent][]string) *Set {
-	s := &Set{version: version, rules: rules, tags: tags, bySubj: map[string]*bucket{}}
+func compile(version int64, zone *time.Location, rules []*compiled, tags map[id.Agent][]string) *Set {
+	s := &Set{version: version, zone: zone, rules: rules, tags: tags, bySubj: map[string]*bucket{}}
 	for _, r := range rules {
 		b := s.bySubj[r.Subject]
 		if b == nil {
@@ -244,6 +246,9 @@ func (s *Set) Decide(r Request) Decision {
 	if !r.canonical() {
 		return s.decided(Deny, ByDomain, nil, r)
 	}
+	if s.zone != nil {
+		r.At = r.At.In(s.zone)
+	}
 	var room [MaxTags + 3]*bucket
 	buckets := room[:s.buckets(&r, &room)]
 	for _, b := range buckets {
@@ -288,8 +293,8 @@ func (s *Set) selects(c *compiled, r *Request) bool {
 }
 
 // NewSet compiles rules that are kept nowhere, for tests and simulations. Rules without an id get one from their place. It fails on a
-// rule that Check refuses.
-func NewSet(rules []Stored, tags map[id.Agent][]string) (*Set, error) {
+// rule that Check refuses. Hours are read by the clock of zone.
+func NewSet(zone *time.Location, rules []Stored, tags map[id.Agent][]string) (*Set, error) {
 	lines := make([]*compiled, 0, len(rules))
 	for i, r := range rules {
 		checked, err := r.Check(fmt.Sprintf("/rules/%d", i))
@@ -301,7 +306,7 @@ func NewSet(rules []Stored, tags map[id.Agent][]string) (*Set, error) {
 		}
 		lines = append(lines, &compiled{id: r.ID, Rule: checked})
 	}
-	return compile(0, lines, prefixed(tags)), nil
+	return compile(0, zone, lines, prefixed(tags)), nil
 }
 
 func prefixed(tags map[id.Agent][]string) map[id.Agent][]string {

@@ -18,7 +18,7 @@ func setOf(t testing.TB, tags map[id.Agent][]string, rules ...policy.Rule) *poli
 	for i, r := range rules {
 		stored[i].Rule = r
 	}
-	s, err := policy.NewSet(stored, tags)
+	s, err := policy.NewSet(time.UTC, stored, tags)
 	require.NoError(t, err)
 	return s
 }
@@ -131,7 +131,7 @@ func TestConditions(t *testing.T) {
 		"another day":                {policy.Condition{Hours: &policy.Hours{From: 0, To: 1440, Days: 1 << time.Tuesday}}, nil, false},
 		"over midnight, after it":    {policy.Condition{Hours: &policy.Hours{From: 1320, To: 781, Days: 1 << time.Sunday}}, nil, true},
 		"over midnight, other day":   {policy.Condition{Hours: &policy.Hours{From: 1320, To: 781, Days: 1 << time.Monday}}, nil, false},
-		"in its own zone":            {policy.Condition{Hours: &policy.Hours{From: 780, To: 781}}, func(r *policy.Request) { r.At = monday.In(madrid) }, true},
+		"by the zone's clock":        {policy.Condition{Hours: &policy.Hours{From: 720, To: 721}}, func(r *policy.Request) { r.At = monday.In(madrid) }, true},
 		"domain":                     {policy.Condition{Domains: []string{"Example.COM."}}, func(r *policy.Request) { r.Domain = "example.com" }, true},
 		"domain in capitals":         {policy.Condition{Domains: []string{"example.com"}}, func(r *policy.Request) { r.Domain = "EXAMPLE.com." }, true},
 		"domain below":               {policy.Condition{Domains: []string{"*.example.com"}}, func(r *policy.Request) { r.Domain = "a.b.example.com" }, true},
@@ -238,7 +238,7 @@ func TestRulesThatAreRefused(t *testing.T) {
 		change(&r)
 		_, err := r.Check("")
 		require.Error(t, err, name)
-		_, err = policy.NewSet([]policy.Stored{{Rule: r}}, nil)
+		_, err = policy.NewSet(time.UTC, []policy.Stored{{Rule: r}}, nil)
 		require.Error(t, err, name)
 	}
 	_, err := good.Check("")

@@ -41,8 +41,6 @@ type Simulate struct {
 	Proposal Proposal
 	// Days back from now, from 1 to MaxSimulatedDays.
 	Days int
-	// Zone is the organisation's, by which hours are read; nil means UTC.
-	Zone *time.Location
 	// Project restricts it to the decisions in one project; empty takes all.
 	Project id.Project
 	// Before is where the last page ended; empty begins at the newest.
@@ -88,9 +86,6 @@ func (s *Service) Simulate(ctx context.Context, tx pgx.Tx, org id.Org, in Simula
 	if err != nil {
 		return Simulation{}, err
 	}
-	if in.Zone == nil {
-		in.Zone = time.UTC
-	}
 	in.Limit = min(max(in.Limit, 1), maxExamined)
 	since := s.clock.Now().AddDate(0, 0, -in.Days)
 	before, oldest := in.Before, id.Floor[id.Event](since)
@@ -105,7 +100,7 @@ func (s *Service) Simulate(ctx context.Context, tx pgx.Tx, org id.Org, in Simula
 	out := Simulation{Since: since}
 	for _, row := range rows {
 		out.Examined++
-		change, err := proposed.compare(row, in.Zone)
+		change, err := proposed.compare(row)
 		if err != nil {
 			return Simulation{}, err
 		}
@@ -145,6 +140,14 @@ func (s *Service) propose(ctx context.Context, tx pgx.Tx, org id.Org, p Proposal
 		lines = slices.DeleteFunc(slices.Clone(have.rules), func(c *compiled) bool { return slices.Contains(p.Without, c.id) })
 	}
 	q := policydb.New(tx)
+	name, err := q.ZoneOf(ctx, string(org))
+	if err != nil {
+		return nil, fmt.Errorf("read the zone of %s: %w", org, err)
+	}
+	zone, err := time.LoadLocation(name)
+	if err != nil {
+		return nil, fmt.Errorf("load the zone of %s: %w", org, err)
+	}
 	for i, r := range p.Rules {
 		at := fmt.Sprintf("/rules/%d", i)
 		checked, err := r.Check(at)
@@ -156,11 +159,11 @@ func (s *Service) propose(ctx context.Context, tx pgx.Tx, org id.Org, p Proposal
 		}
 		lines = append(lines, &compiled{id: id.Permission(fmt.Sprintf("proposed_%d", i)), Rule: checked})
 	}
-	return compile(have.version, lines, have.tags), nil
+	return compile(have.version, zone, lines, have.tags), nil
 }
 
 // compare decides a past request anew; nil when the decision would be the same.
-func (s *Set) compare(row policydb.DecisionsRow, zone *time.Location) (*Change, error) {
+func (s *Set) compare(row policydb.DecisionsRow) (*Change, error) {
 	var was journal.GateDecided
 	if err := json.Unmarshal(row.Payload, &was); err != nil {
 		return nil, fmt.Errorf("read the decision %s: %w", row.ID, err)
@@ -170,7 +173,7 @@ func (s *Set) compare(row policydb.DecisionsRow, zone *time.Location) (*Change, 
 		return nil, fmt.Errorf("read the agent of %s: %w", row.SessionID, err)
 	}
 	r := Request{
-		Agent: agent.ID, Project: id.Project(row.ProjectID), Model: agent.Model, Tools: agent.Tools, Kind: was.Kind, Name: was.Name, At: row.CreatedAt.In(zone),
+		Agent: agent.ID, Project: id.Project(row.ProjectID), Model: agent.Model, Tools: agent.Tools, Kind: was.Kind, Name: was.Name, At: row.CreatedAt,
 	}
 	amountKnown := true
 	switch {

@@ -13,15 +13,16 @@ RETURNING version;
 SELECT org_id, version FROM policy_versions WHERE org_id = ANY(@org_ids::text[]);
 
 -- name: Lines :many
--- The version, the rules and the tags in one statement, and so of one moment.
-SELECT v.version, p.id, p.subject, p.effect, p.kind, p.name, p.action, p.object, p.condition, p.description, ''::text AS agent, ''::text AS tag
-FROM policy_versions v JOIN permissions p ON p.org_id = v.org_id WHERE v.org_id = @org_id
+-- The version, the zone, the rules and the tags in one statement, and so of one moment.
+SELECT v.version, o.time_zone, p.id, p.subject, p.effect, p.kind, p.name, p.action, p.object, p.condition, p.description, ''::text AS agent, ''::text AS tag
+FROM policy_versions v JOIN organizations o ON o.id = v.org_id JOIN permissions p ON p.org_id = v.org_id WHERE v.org_id = @org_id
 UNION ALL
-SELECT v.version, '', '', '', '', '', '', '', '', '', t.agent_id, t.tag
-FROM policy_versions v JOIN permission_tags t ON t.org_id = v.org_id WHERE v.org_id = @org_id
+SELECT v.version, o.time_zone, '', '', '', '', '', '', '', '', '', t.agent_id, t.tag
+FROM policy_versions v JOIN organizations o ON o.id = v.org_id JOIN permission_tags t ON t.org_id = v.org_id WHERE v.org_id = @org_id
 UNION ALL
-SELECT v.version, '', '', '', '', '', '', '', '', '', '', '' FROM policy_versions v WHERE v.org_id = @org_id
-ORDER BY 2, 11, 12;
+SELECT v.version, o.time_zone, '', '', '', '', '', '', '', '', '', '', ''
+FROM policy_versions v JOIN organizations o ON o.id = v.org_id WHERE v.org_id = @org_id
+ORDER BY 3, 12, 13;
 
 -- name: InsertPermission :one
 INSERT INTO permissions (org_id, id, subject, effect, kind, name, action, object, condition, description, preset, created_by, created_at, updated_at)
@@ -89,3 +90,6 @@ LIMIT @max_rows;
 -- How far a scan of that many events gets, so that the next one can begin there even when it found no decision.
 SELECT coalesce(min(e.id), '')::text AS oldest, count(*) AS events FROM (
   SELECT x.id FROM events x WHERE x.org_id = @org_id AND x.id < @before AND x.id >= @oldest ORDER BY x.id DESC LIMIT @max_scanned) e;
+
+-- name: ZoneOf :one
+SELECT time_zone FROM organizations WHERE id = @org_id;

@@ -274,18 +274,20 @@ func (q *Queries) InsertTags(ctx context.Context, arg InsertTagsParams) error {
 }
 
 const lines = `-- name: Lines :many
-SELECT v.version, p.id, p.subject, p.effect, p.kind, p.name, p.action, p.object, p.condition, p.description, ''::text AS agent, ''::text AS tag
-FROM policy_versions v JOIN permissions p ON p.org_id = v.org_id WHERE v.org_id = $1
+SELECT v.version, o.time_zone, p.id, p.subject, p.effect, p.kind, p.name, p.action, p.object, p.condition, p.description, ''::text AS agent, ''::text AS tag
+FROM policy_versions v JOIN organizations o ON o.id = v.org_id JOIN permissions p ON p.org_id = v.org_id WHERE v.org_id = $1
 UNION ALL
-SELECT v.version, '', '', '', '', '', '', '', '', '', t.agent_id, t.tag
-FROM policy_versions v JOIN permission_tags t ON t.org_id = v.org_id WHERE v.org_id = $1
+SELECT v.version, o.time_zone, '', '', '', '', '', '', '', '', '', t.agent_id, t.tag
+FROM policy_versions v JOIN organizations o ON o.id = v.org_id JOIN permission_tags t ON t.org_id = v.org_id WHERE v.org_id = $1
 UNION ALL
-SELECT v.version, '', '', '', '', '', '', '', '', '', '', '' FROM policy_versions v WHERE v.org_id = $1
-ORDER BY 2, 11, 12
+SELECT v.version, o.time_zone, '', '', '', '', '', '', '', '', '', '', ''
+FROM policy_versions v JOIN organizations o ON o.id = v.org_id WHERE v.org_id = $1
+ORDER BY 3, 12, 13
 `
 
 type LinesRow struct {
 	Version     int64
+	TimeZone    string
 	ID          string
 	Subject     string
 	Effect      string
@@ -299,7 +301,7 @@ type LinesRow struct {
 	Tag         string
 }
 
-// The version, the rules and the tags in one statement, and so of one moment.
+// The version, the zone, the rules and the tags in one statement, and so of one moment.
 func (q *Queries) Lines(ctx context.Context, orgID string) ([]LinesRow, error) {
 	rows, err := q.db.Query(ctx, lines, orgID)
 	if err != nil {
@@ -311,6 +313,7 @@ func (q *Queries) Lines(ctx context.Context, orgID string) ([]LinesRow, error) {
 		var i LinesRow
 		if err := rows.Scan(
 			&i.Version,
+			&i.TimeZone,
 			&i.ID,
 			&i.Subject,
 			&i.Effect,
@@ -612,4 +615,15 @@ func (q *Queries) VersionsOf(ctx context.Context, orgIds []string) ([]VersionsOf
 		return nil, err
 	}
 	return items, nil
+}
+
+const zoneOf = `-- name: ZoneOf :one
+SELECT time_zone FROM organizations WHERE id = $1
+`
+
+func (q *Queries) ZoneOf(ctx context.Context, orgID string) (string, error) {
+	row := q.db.QueryRow(ctx, zoneOf, orgID)
+	var time_zone string
+	err := row.Scan(&time_zone)
+	return time_zone, err
 }
