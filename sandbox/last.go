@@ -37,3 +37,12 @@ func (s *Service) LastGone(ctx context.Context, org id.Org, session id.Session) 
 
 // ErrStillThere says that a machine is not proved to be gone.
 var ErrStillThere = errors.New("the sandbox is not proved to be gone yet")
+
+// SessionsWithMachine lists the sessions of an organisation that have a machine now.
+func SessionsWithMachine(ctx context.Context, tx pgx.Tx, org id.Org) ([]string, error) {
+	found, err := sandboxdb.New(tx).SessionsWithMachine(ctx, org)
+	if err != nil {
+		return nil, fmt.Errorf("list the machines of %s: %w", org, err)
+	}
+	return found, nil
+}

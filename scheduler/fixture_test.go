@@ -2,7 +2,9 @@ package scheduler_test
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,13 +39,33 @@ type world struct {
 	models   *models.Gateway
 	previews *scheduler.Previews
 	agents   *agents.Service
+	deps     scheduler.Deps
+	// signed is what the instance's key was asked to sign, by the receipt's id.
+	signed map[string]string
+	mu     sync.Mutex
+}
+
+// Sign stands for the instance's key.
+func (w *world) Sign(_ context.Context, claims any) (string, error) {
+	raw, err := json.Marshal(claims)
+	if err != nil {
+		return "", err
+	}
+	var head struct{ ID string }
+	if err := json.Unmarshal(raw, &head); err != nil {
+		return "", err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.signed[head.ID] = string(raw)
+	return "signed", nil
 }
 
 func newWorld(t testing.TB, credit money.Nanos, providers ...models.Provider) *world {
 	t.Helper()
 	db := dbtest.New(t)
 	log := slog.New(slog.DiscardHandler)
-	w := &world{db: db, org: id.New[id.Org](), project: id.New[id.Project](), previews: scheduler.NewPreviews("", nil)}
+	w := &world{db: db, org: id.New[id.Org](), project: id.New[id.Project](), previews: scheduler.NewPreviews("", nil), signed: map[string]string{}}
 	table, err := prices.Shipped(prices.File{Version: "test", Currency: "USD", Entries: []prices.Entry{{
 		Kind: prices.Model, Ref: "test/model", EffectiveFrom: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 		Nanos: prices.Prices{prices.InputToken: 100, prices.OutputToken: 1000},
@@ -59,9 +81,10 @@ func newWorld(t testing.TB, credit money.Nanos, providers ...models.Provider) *w
 	w.listener = postgres.NewListener(db, log, journal.Channel, journal.InterruptChannel, journal.RestChannel)
 	w.listener.Start(t.Context())
 	t.Cleanup(w.listener.Stop)
-	w.sessions = scheduler.NewService(scheduler.Deps{
-		DB: db, Agents: w.agents, Gate: w.gate, Listener: w.listener, Previews: w.previews, Clock: clock.System(), Log: log,
-	})
+	w.deps = scheduler.Deps{
+		DB: db, Agents: w.agents, Gate: w.gate, Listener: w.listener, Previews: w.previews, Signer: w, Clock: clock.System(), Log: log,
+	}
+	w.sessions = scheduler.NewService(w.deps)
 	t.Cleanup(w.sessions.Stop)
 	require.NoError(t, db.InPlatformTx(t.Context(), func(tx pgx.Tx) error {
 		if err := postgres.SetOrg(t.Context(), tx, w.org); err != nil {

@@ -46,6 +46,9 @@ func (s *Service) Send(ctx context.Context, tx pgx.Tx, org id.Org, session id.Se
 			return nil, fault.InvalidField(fmt.Sprintf("/events/%d/type", i), "unknown_type", `An event is of type "user.message" or "user.interrupt".`)
 		}
 	}
+	if err := mayBegin(ctx, tx, org, session, "", ""); err != nil {
+		return nil, err
+	}
 	l, err := journal.Lock(ctx, tx, org, session)
 	if err != nil {
 		return nil, err
@@ -84,6 +87,9 @@ func (s *Service) SetLimits(ctx context.Context, tx pgx.Tx, org id.Org, session 
 	if err := agents.CheckLimits("/limits", given); err != nil {
 		return journal.Session{}, err
 	}
+	if err := mayBegin(ctx, tx, org, session, "", ""); err != nil {
+		return journal.Session{}, err
+	}
 	l, err := journal.Lock(ctx, tx, org, session)
 	if err != nil {
 		return journal.Session{}, err
@@ -118,6 +124,9 @@ func (s *Service) SetLimits(ctx context.Context, tx pgx.Tx, org id.Org, session 
 // Resume lets a session that stopped at a limit go on where it was: when its organisation's balance or a budget was raised since, for one.
 // If the limit still holds, it stops again.
 func (s *Service) Resume(ctx context.Context, tx pgx.Tx, org id.Org, session id.Session) (journal.Session, error) {
+	if err := mayBegin(ctx, tx, org, session, "", ""); err != nil {
+		return journal.Session{}, err
+	}
 	l, err := journal.Lock(ctx, tx, org, session)
 	if err != nil {
 		return journal.Session{}, err

@@ -38,7 +38,8 @@ type InvokeInput struct {
 	// Limits narrow or set the session's limits; nil leaves those of the agent.
 	Limits    *journal.Limits
 	IfRunning string // queue, interrupt or reject; empty takes the agent's
-	Parent    id.Session
+	// Parent is the session below which a new one starts: it must live, be of the same project, and allow the depth. It is stopped with it.
+	Parent id.Session
 	Title     string
 	Metadata  map[string]string
 }
@@ -106,6 +107,14 @@ func (s *Service) newSession(ctx context.Context, tx pgx.Tx, org id.Org, in Invo
 	if in.Limits != nil {
 		limits = narrow(limits, *in.Limits)
 	}
+	if err := mayBegin(ctx, tx, org, "", project, snapshot.ID); err != nil {
+		return Invoked{}, err
+	}
+	if in.Parent != "" {
+		if err := underParent(ctx, tx, org, project, in.Parent); err != nil {
+			return Invoked{}, err
+		}
+	}
 	l, _, err := journal.Create(ctx, tx, now, journal.New{
 		Org: org, ID: id.New[id.Session](), Project: project, Agent: snapshot, Parent: in.Parent, By: by, Title: title, Metadata: in.Metadata, Limits: limits,
 	})
@@ -163,6 +172,12 @@ func (s *Service) resolve(ctx context.Context, tx pgx.Tx, org id.Org, in InvokeI
 func (s *Service) continueSession(ctx context.Context, tx pgx.Tx, org id.Org, in InvokeInput) (Invoked, error) {
 	if in.Agent != nil || in.Inline != nil || !in.Overrides.empty() {
 		return Invoked{}, fault.InvalidField("/session_id", "ambiguous", "A session runs on the agent that it began with: leave agent and overrides out.")
+	}
+	if in.Parent != "" {
+		return Invoked{}, fault.InvalidField("/parent_session_id", "ambiguous", "A session keeps the parent that it began with: leave parent_session_id out.")
+	}
+	if err := mayBegin(ctx, tx, org, in.Session, "", ""); err != nil {
+		return Invoked{}, err
 	}
 	l, err := journal.Lock(ctx, tx, org, in.Session)
 	if err != nil {

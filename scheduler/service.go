@@ -30,8 +30,10 @@ type Service struct {
 	signer    Signer
 	clock     clock.Clock
 	log       *slog.Logger
-	// finishKills are the kills whose sandbox is being ended.
+	// finishKills are the kills and orders to stop that are being carried out; running ends when they are to be cut short.
 	finishKills sync.WaitGroup
+	running     context.Context
+	cut         context.CancelFunc
 }
 
 // Signer signs a statement of the instance.
@@ -54,11 +56,10 @@ type Deps struct {
 
 // NewService makes the service.
 func NewService(d Deps) *Service {
-	return &Service{db: d.DB, agents: d.Agents, gate: d.Gate, listener: d.Listener, previews: d.Previews, sandboxes: d.Sandboxes, signer: d.Signer, clock: d.Clock, log: d.Log}
+	s := &Service{db: d.DB, agents: d.Agents, gate: d.Gate, listener: d.Listener, previews: d.Previews, sandboxes: d.Sandboxes, signer: d.Signer, clock: d.Clock, log: d.Log}
+	s.running, s.cut = context.WithCancel(context.Background())
+	return s
 }
-
-// Stop waits for the ends of killed sessions' sandboxes that are under way.
-func (s *Service) Stop() { s.finishKills.Wait() }
 
 // Get reads a session.
 func (s *Service) Get(ctx context.Context, org id.Org, session id.Session) (journal.Session, error) {

@@ -64,6 +64,9 @@ SELECT * FROM sandboxes WHERE org_id = $1 AND session_id = $2 AND state <> 'ende
 SELECT session_id, id, state, driver, accelerator, node_id FROM sandboxes
 WHERE org_id = sqlc.arg(org_id) AND session_id = ANY (sqlc.arg(session_ids)::text[]) AND state <> 'ended';
 
+-- name: SessionsWithMachine :many
+SELECT session_id::text FROM sandboxes WHERE org_id = $1 AND state <> 'ended' ORDER BY session_id;
+
 -- RaiseEpoch lets a session's newer lease take its machine over. No row: a newer one has it.
 -- name: RaiseEpoch :one
 UPDATE sandboxes SET epoch = $3, used_at = now() WHERE org_id = $1 AND id = $2 AND state <> 'ended' AND epoch <= $3

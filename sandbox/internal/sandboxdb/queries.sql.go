@@ -1263,6 +1263,30 @@ func (q *Queries) ReportNode(ctx context.Context, arg ReportNodeParams) error {
 	return err
 }
 
+const sessionsWithMachine = `-- name: SessionsWithMachine :many
+SELECT session_id::text FROM sandboxes WHERE org_id = $1 AND state <> 'ended' ORDER BY session_id
+`
+
+func (q *Queries) SessionsWithMachine(ctx context.Context, orgID id.Org) ([]string, error) {
+	rows, err := q.db.Query(ctx, sessionsWithMachine, orgID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []string
+	for rows.Next() {
+		var session_id string
+		if err := rows.Scan(&session_id); err != nil {
+			return nil, err
+		}
+		items = append(items, session_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const setPaused = `-- name: SetPaused :execrows
 UPDATE sandboxes SET state = $1, used_at = now()
 WHERE org_id = $2 AND id = $3 AND state IN ('running', 'paused')
