@@ -42,10 +42,12 @@ FROM ledger_settle(@org_id, @hold_id, @used, @now, @capture_id, @release_id, @lo
 SELECT 1 FROM account_balances WHERE org_id = $1 ORDER BY account FOR NO KEY UPDATE;
 
 -- name: MarkUnsettled :many
--- For the worker's role: what is held for an effect of which nothing was heard in its time still counts, and says so.
-UPDATE holds SET state = 'unsettled'
-WHERE (org_id, id) IN (SELECT h.org_id, h.id FROM holds h WHERE h.state = 'held' AND h.expires_at < now() ORDER BY h.expires_at LIMIT @row_limit FOR NO KEY UPDATE SKIP LOCKED)
-RETURNING org_id, id, session_id;
+-- For the worker's role: what is held for an effect of which nothing was heard in its time still counts, and says so. A row that is being
+-- settled just now is not waited for.
+WITH expired AS MATERIALIZED (
+  SELECT h.org_id, h.id FROM holds h WHERE h.state = 'held' AND h.expires_at < now() ORDER BY h.expires_at LIMIT @row_limit FOR NO KEY UPDATE SKIP LOCKED)
+UPDATE holds x SET state = 'unsettled' FROM expired e WHERE x.org_id = e.org_id AND x.id = e.id
+RETURNING x.org_id, x.id, x.session_id, x.step_id, (x.amount_nanos - x.carved_nanos - x.captured_nanos - x.released_nanos)::bigint AS open_nanos;
 
 -- name: InsertBudget :exec
 INSERT INTO budgets (org_id, id, name, scope, limit_nanos, period, action, alerts, created_by, created_at, updated_at)
@@ -112,17 +114,87 @@ SELECT user_id FROM members WHERE org_id = @org_id AND (id = @id::text OR user_i
 -- name: CountBudgets :one
 SELECT count(*) FROM budgets WHERE org_id = $1 AND archived_at IS NULL;
 
+-- name: OrganizationsWithAlerts :many
+-- For the worker's role: who has thresholds that were reached and not told yet.
+SELECT org_id FROM budget_alerts WHERE sent_at IS NULL GROUP BY org_id ORDER BY min(reached_at) LIMIT @row_limit;
+
 -- name: ClaimAlerts :many
--- For the worker's role: thresholds that were reached and not told yet, locked until they are.
-SELECT a.org_id, a.budget_id, greatest(a.starts_at, '0001-01-01Z')::timestamptz AS starts_at, a.starts_at::text AS starts_text, a.percent, a.spent_nanos::bigint AS spent_nanos, a.limit_nanos::bigint AS limit_nanos,
-       b.name, b.scope, b.period, b.action
-FROM budget_alerts a JOIN budgets b ON b.org_id = a.org_id AND b.id = a.budget_id
-WHERE a.sent_at IS NULL ORDER BY a.reached_at LIMIT @row_limit FOR NO KEY UPDATE OF a SKIP LOCKED;
+-- Thresholds that were reached and not told yet, locked until they are; what another process tells just now is left to it.
+SELECT a.budget_id, a.starts_at::text AS starts_text, greatest(a.starts_at, '0001-01-01Z')::timestamptz AS starts_at, a.percent,
+       a.spent_nanos::bigint AS spent_nanos, a.limit_nanos::bigint AS limit_nanos, a.reached_at,
+       b.name, b.scope, b.period, b.action, o.name AS org_name, o.time_zone,
+       coalesce(CASE split_part(b.scope, ':', 1)
+         WHEN 'project' THEN split_part(b.scope, ':', 2)
+         WHEN 'agent' THEN (SELECT x.project_id FROM agents x WHERE x.org_id = b.org_id AND x.id = split_part(b.scope, ':', 2))
+         WHEN 'key' THEN (SELECT x.project_id FROM api_keys x WHERE x.org_id = b.org_id AND x.id = split_part(b.scope, ':', 2))
+         WHEN 'session' THEN (SELECT x.project_id FROM sessions x WHERE x.org_id = b.org_id AND x.id = split_part(b.scope, ':', 2)) END, '')::text AS project_id
+FROM budget_alerts a JOIN budgets b ON b.org_id = a.org_id AND b.id = a.budget_id JOIN organizations o ON o.id = a.org_id
+WHERE a.org_id = @org_id AND a.sent_at IS NULL ORDER BY a.reached_at, a.percent LIMIT @row_limit FOR NO KEY UPDATE OF a SKIP LOCKED;
 
--- name: AlertSent :exec
-UPDATE budget_alerts SET sent_at = now() WHERE org_id = @org_id AND budget_id = @budget_id AND starts_at = (sqlc.arg(starts_text)::text)::timestamptz AND percent = @percent;
+-- name: AlertSent :execrows
+UPDATE budget_alerts SET sent_at = @now WHERE org_id = @org_id AND budget_id = @budget_id AND starts_at = (sqlc.arg(starts_text)::text)::timestamptz AND percent = @percent;
 
--- name: ListAlerts :many
-SELECT a.budget_id, greatest(a.starts_at, '0001-01-01Z')::timestamptz AS starts_at, a.percent, a.spent_nanos::bigint AS spent_nanos, a.limit_nanos::bigint AS limit_nanos, a.reached_at, a.sent_at, b.name
-FROM budget_alerts a JOIN budgets b ON b.org_id = a.org_id AND b.id = a.budget_id
-WHERE a.org_id = $1 ORDER BY a.reached_at DESC LIMIT $2;
+-- name: PresentAlerts :many
+-- What was reached in the periods now under way of the budgets named.
+SELECT a.budget_id, a.percent, a.spent_nanos::bigint AS spent_nanos, a.limit_nanos::bigint AS limit_nanos, a.reached_at, a.sent_at
+FROM budget_alerts a JOIN budgets b ON b.org_id = a.org_id AND b.id = a.budget_id JOIN organizations o ON o.id = a.org_id
+WHERE a.org_id = @org_id AND a.budget_id = ANY (@budgets::text[]) AND a.starts_at = budget_period_start(b.period, o.time_zone, now())
+ORDER BY a.budget_id, a.percent;
+
+-- name: ListEntries :many
+-- The ledger newest first: of one account, one session or one project when they are named.
+SELECT t.id, t.debit_account, t.credit_account, t.amount_nanos, t.kind, t.hold_id, t.session_id, t.step_id, t.note, t.created_at FROM ledger_transfers t
+WHERE t.org_id = @org_id AND (@before_id::text = '' OR t.id < @before_id::text)
+  AND (@account::text = '' OR t.debit_account = @account::text OR t.credit_account = @account::text)
+  AND (@session_id::text = '' OR t.session_id = @session_id::text)
+  AND (@kind::text = '' OR t.kind = @kind::text)
+  AND (@project_id::text = '' OR EXISTS (SELECT FROM sessions s WHERE s.org_id = t.org_id AND s.id = t.session_id AND s.project_id = @project_id::text))
+  AND (sqlc.narg(since)::timestamptz IS NULL OR t.created_at >= sqlc.narg(since)) AND (sqlc.narg(until)::timestamptz IS NULL OR t.created_at < sqlc.narg(until))
+ORDER BY t.id DESC LIMIT @row_limit;
+
+-- name: GetEntry :one
+SELECT t.id, t.debit_account, t.credit_account, t.amount_nanos, t.kind, t.hold_id, t.session_id, t.step_id, t.note, t.created_at, coalesce(s.project_id, '')::text AS project_id
+FROM ledger_transfers t LEFT JOIN sessions s ON s.org_id = t.org_id AND s.id = t.session_id
+WHERE t.org_id = @org_id AND t.id = @id;
+
+-- name: Zone :one
+SELECT time_zone FROM organizations WHERE id = @org_id;
+
+-- name: Usage :many
+-- What was captured, by time and by what it was spent on. A part that is not asked for is empty in every row, and so is one that does not
+-- apply: a tool's call has no model. Keys and members are those against whose budgets it counted.
+SELECT u.starts_at, u.project, u.agent, u.model, u.tool, u.key, u.member, sum(u.amount)::bigint AS spent_nanos, count(*)::bigint AS effects
+FROM (
+  SELECT t.amount_nanos::bigint AS amount,
+    (CASE WHEN @bucket::text = '' THEN @since::timestamptz ELSE date_trunc(@bucket::text, t.created_at, @zone::text) END)::timestamptz AS starts_at,
+    (CASE WHEN @by_project::bool THEN s.project_id ELSE '' END)::text AS project,
+    (CASE WHEN @by_agent::bool THEN s.agent_id ELSE '' END)::text AS agent,
+    (CASE WHEN @by_model::bool AND p.kind = 'model_call' THEN p.name ELSE '' END)::text AS model,
+    (CASE WHEN @by_tool::bool AND p.kind <> 'model_call' THEN p.name ELSE '' END)::text AS tool,
+    coalesce((SELECT substr(x, 5) FROM unnest(s.budget_scopes) x WHERE @by_key::bool AND x LIKE 'key:%' LIMIT 1), '')::text AS key,
+    coalesce((SELECT substr(x, 8) FROM unnest(s.budget_scopes) x WHERE @by_member::bool AND x LIKE 'member:%' LIMIT 1), '')::text AS member
+  FROM ledger_transfers t JOIN sessions s ON s.org_id = t.org_id AND s.id = t.session_id
+    LEFT JOIN steps p ON p.org_id = t.org_id AND p.id = t.step_id
+  WHERE t.org_id = @org_id AND t.kind = 'capture' AND t.created_at >= @since::timestamptz AND t.created_at < @until::timestamptz
+    AND (@project_id::text = '' OR s.project_id = @project_id::text)
+    AND (@agent_id::text = '' OR s.agent_id = @agent_id::text)
+    AND (@model::text = '' OR (p.kind = 'model_call' AND p.name = @model::text))
+    AND (@tool::text = '' OR (p.kind <> 'model_call' AND p.name = @tool::text))
+    AND s.budget_scopes @> @scopes::text[]) u
+WHERE NOT @after::bool OR (u.starts_at, u.project, u.agent, u.model, u.tool, u.key, u.member)
+  > (@after_starts::timestamptz, @after_project::text, @after_agent::text, @after_model::text, @after_tool::text, @after_key::text, @after_member::text)
+GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 3, 4, 5, 6, 7 LIMIT @row_limit;
+
+-- name: Names :many
+-- What people call the things of one organisation that are named by id.
+SELECT x.id::text AS id, x.name::text AS name FROM (
+  SELECT o.id, o.name FROM organizations o WHERE o.id = @org_id
+  UNION ALL SELECT p.id, p.name FROM projects p WHERE p.org_id = @org_id
+  UNION ALL SELECT a.id, a.name FROM agents a WHERE a.org_id = @org_id
+  UNION ALL SELECT k.id, k.name FROM api_keys k WHERE k.org_id = @org_id
+  UNION ALL SELECT m.user_id, coalesce(nullif(u.name, ''), u.email::text) FROM members m JOIN users u ON u.id = m.user_id WHERE m.org_id = @org_id
+  UNION ALL SELECT s.id, s.title FROM sessions s WHERE s.org_id = @org_id AND s.id = ANY (@ids::text[])) x
+WHERE x.id = ANY (@ids::text[]);
+
+-- name: FindOrganization :one
+SELECT coalesce(ambit_find_organization(@name::text), '')::text;

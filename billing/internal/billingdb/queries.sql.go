@@ -14,25 +14,30 @@ import (
 	"ambit.dev/ambit/internal/money"
 )
 
-const alertSent = `-- name: AlertSent :exec
-UPDATE budget_alerts SET sent_at = now() WHERE org_id = $1 AND budget_id = $2 AND starts_at = ($3::text)::timestamptz AND percent = $4
+const alertSent = `-- name: AlertSent :execrows
+UPDATE budget_alerts SET sent_at = $1 WHERE org_id = $2 AND budget_id = $3 AND starts_at = ($4::text)::timestamptz AND percent = $5
 `
 
 type AlertSentParams struct {
+	Now        *time.Time
 	OrgID      id.Org
 	BudgetID   string
 	StartsText string
 	Percent    int32
 }
 
-func (q *Queries) AlertSent(ctx context.Context, arg AlertSentParams) error {
-	_, err := q.db.Exec(ctx, alertSent,
+func (q *Queries) AlertSent(ctx context.Context, arg AlertSentParams) (int64, error) {
+	result, err := q.db.Exec(ctx, alertSent,
+		arg.Now,
 		arg.OrgID,
 		arg.BudgetID,
 		arg.StartsText,
 		arg.Percent,
 	)
-	return err
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const archiveBudget = `-- name: ArchiveBudget :execrows
@@ -132,29 +137,43 @@ func (q *Queries) BudgetMismatches(ctx context.Context, orgID id.Org) ([]BudgetM
 }
 
 const claimAlerts = `-- name: ClaimAlerts :many
-SELECT a.org_id, a.budget_id, greatest(a.starts_at, '0001-01-01Z')::timestamptz AS starts_at, a.starts_at::text AS starts_text, a.percent, a.spent_nanos::bigint AS spent_nanos, a.limit_nanos::bigint AS limit_nanos,
-       b.name, b.scope, b.period, b.action
-FROM budget_alerts a JOIN budgets b ON b.org_id = a.org_id AND b.id = a.budget_id
-WHERE a.sent_at IS NULL ORDER BY a.reached_at LIMIT $1 FOR NO KEY UPDATE OF a SKIP LOCKED
+SELECT a.budget_id, a.starts_at::text AS starts_text, greatest(a.starts_at, '0001-01-01Z')::timestamptz AS starts_at, a.percent,
+       a.spent_nanos::bigint AS spent_nanos, a.limit_nanos::bigint AS limit_nanos, a.reached_at,
+       b.name, b.scope, b.period, b.action, o.name AS org_name, o.time_zone,
+       coalesce(CASE split_part(b.scope, ':', 1)
+         WHEN 'project' THEN split_part(b.scope, ':', 2)
+         WHEN 'agent' THEN (SELECT x.project_id FROM agents x WHERE x.org_id = b.org_id AND x.id = split_part(b.scope, ':', 2))
+         WHEN 'key' THEN (SELECT x.project_id FROM api_keys x WHERE x.org_id = b.org_id AND x.id = split_part(b.scope, ':', 2))
+         WHEN 'session' THEN (SELECT x.project_id FROM sessions x WHERE x.org_id = b.org_id AND x.id = split_part(b.scope, ':', 2)) END, '')::text AS project_id
+FROM budget_alerts a JOIN budgets b ON b.org_id = a.org_id AND b.id = a.budget_id JOIN organizations o ON o.id = a.org_id
+WHERE a.org_id = $1 AND a.sent_at IS NULL ORDER BY a.reached_at, a.percent LIMIT $2 FOR NO KEY UPDATE OF a SKIP LOCKED
 `
 
+type ClaimAlertsParams struct {
+	OrgID    id.Org
+	RowLimit int32
+}
+
 type ClaimAlertsRow struct {
-	OrgID      id.Org
 	BudgetID   string
-	StartsAt   time.Time
 	StartsText string
+	StartsAt   time.Time
 	Percent    int32
 	SpentNanos int64
 	LimitNanos int64
+	ReachedAt  time.Time
 	Name       string
 	Scope      string
 	Period     string
 	Action     string
+	OrgName    string
+	TimeZone   string
+	ProjectID  string
 }
 
-// For the worker's role: thresholds that were reached and not told yet, locked until they are.
-func (q *Queries) ClaimAlerts(ctx context.Context, rowLimit int32) ([]ClaimAlertsRow, error) {
-	rows, err := q.db.Query(ctx, claimAlerts, rowLimit)
+// Thresholds that were reached and not told yet, locked until they are; what another process tells just now is left to it.
+func (q *Queries) ClaimAlerts(ctx context.Context, arg ClaimAlertsParams) ([]ClaimAlertsRow, error) {
+	rows, err := q.db.Query(ctx, claimAlerts, arg.OrgID, arg.RowLimit)
 	if err != nil {
 		return nil, err
 	}
@@ -163,17 +182,20 @@ func (q *Queries) ClaimAlerts(ctx context.Context, rowLimit int32) ([]ClaimAlert
 	for rows.Next() {
 		var i ClaimAlertsRow
 		if err := rows.Scan(
-			&i.OrgID,
 			&i.BudgetID,
-			&i.StartsAt,
 			&i.StartsText,
+			&i.StartsAt,
 			&i.Percent,
 			&i.SpentNanos,
 			&i.LimitNanos,
+			&i.ReachedAt,
 			&i.Name,
 			&i.Scope,
 			&i.Period,
 			&i.Action,
+			&i.OrgName,
+			&i.TimeZone,
+			&i.ProjectID,
 		); err != nil {
 			return nil, err
 		}
@@ -194,6 +216,17 @@ func (q *Queries) CountBudgets(ctx context.Context, orgID id.Org) (int64, error)
 	var count int64
 	err := row.Scan(&count)
 	return count, err
+}
+
+const findOrganization = `-- name: FindOrganization :one
+SELECT coalesce(ambit_find_organization($1::text), '')::text
+`
+
+func (q *Queries) FindOrganization(ctx context.Context, name string) (string, error) {
+	row := q.db.QueryRow(ctx, findOrganization, name)
+	var column_1 string
+	err := row.Scan(&column_1)
+	return column_1, err
 }
 
 const getBudget = `-- name: GetBudget :one
@@ -252,6 +285,50 @@ func (q *Queries) GetBudget(ctx context.Context, arg GetBudgetParams) (GetBudget
 		&i.ResetsAt,
 		&i.HeldNanos,
 		&i.SpentNanos,
+	)
+	return i, err
+}
+
+const getEntry = `-- name: GetEntry :one
+SELECT t.id, t.debit_account, t.credit_account, t.amount_nanos, t.kind, t.hold_id, t.session_id, t.step_id, t.note, t.created_at, coalesce(s.project_id, '')::text AS project_id
+FROM ledger_transfers t LEFT JOIN sessions s ON s.org_id = t.org_id AND s.id = t.session_id
+WHERE t.org_id = $1 AND t.id = $2
+`
+
+type GetEntryParams struct {
+	OrgID id.Org
+	ID    id.Entry
+}
+
+type GetEntryRow struct {
+	ID            id.Entry
+	DebitAccount  string
+	CreditAccount string
+	AmountNanos   money.Nanos
+	Kind          string
+	HoldID        *string
+	SessionID     id.Session
+	StepID        *string
+	Note          string
+	CreatedAt     time.Time
+	ProjectID     string
+}
+
+func (q *Queries) GetEntry(ctx context.Context, arg GetEntryParams) (GetEntryRow, error) {
+	row := q.db.QueryRow(ctx, getEntry, arg.OrgID, arg.ID)
+	var i GetEntryRow
+	err := row.Scan(
+		&i.ID,
+		&i.DebitAccount,
+		&i.CreditAccount,
+		&i.AmountNanos,
+		&i.Kind,
+		&i.HoldID,
+		&i.SessionID,
+		&i.StepID,
+		&i.Note,
+		&i.CreatedAt,
+		&i.ProjectID,
 	)
 	return i, err
 }
@@ -359,57 +436,6 @@ func (q *Queries) InsertTransfer(ctx context.Context, arg InsertTransferParams) 
 	return err
 }
 
-const listAlerts = `-- name: ListAlerts :many
-SELECT a.budget_id, greatest(a.starts_at, '0001-01-01Z')::timestamptz AS starts_at, a.percent, a.spent_nanos::bigint AS spent_nanos, a.limit_nanos::bigint AS limit_nanos, a.reached_at, a.sent_at, b.name
-FROM budget_alerts a JOIN budgets b ON b.org_id = a.org_id AND b.id = a.budget_id
-WHERE a.org_id = $1 ORDER BY a.reached_at DESC LIMIT $2
-`
-
-type ListAlertsParams struct {
-	OrgID id.Org
-	Limit int32
-}
-
-type ListAlertsRow struct {
-	BudgetID   string
-	StartsAt   time.Time
-	Percent    int32
-	SpentNanos int64
-	LimitNanos int64
-	ReachedAt  time.Time
-	SentAt     *time.Time
-	Name       string
-}
-
-func (q *Queries) ListAlerts(ctx context.Context, arg ListAlertsParams) ([]ListAlertsRow, error) {
-	rows, err := q.db.Query(ctx, listAlerts, arg.OrgID, arg.Limit)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var items []ListAlertsRow
-	for rows.Next() {
-		var i ListAlertsRow
-		if err := rows.Scan(
-			&i.BudgetID,
-			&i.StartsAt,
-			&i.Percent,
-			&i.SpentNanos,
-			&i.LimitNanos,
-			&i.ReachedAt,
-			&i.SentAt,
-			&i.Name,
-		); err != nil {
-			return nil, err
-		}
-		items = append(items, i)
-	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	return items, nil
-}
-
 const listBudgets = `-- name: ListBudgets :many
 SELECT b.org_id, b.id, b.name, b.scope, b.limit_nanos, b.period, b.action, b.alerts, b.version, b.created_by, b.created_at, b.updated_at, b.archived_at, greatest(s.starts, '0001-01-01Z')::timestamptz AS starts_at,
        (CASE b.period WHEN 'total' THEN '0001-01-01Z'::timestamptz WHEN 'hour' THEN s.starts + interval '1 hour'
@@ -480,6 +506,84 @@ func (q *Queries) ListBudgets(ctx context.Context, arg ListBudgetsParams) ([]Lis
 			&i.ResetsAt,
 			&i.HeldNanos,
 			&i.SpentNanos,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listEntries = `-- name: ListEntries :many
+SELECT t.id, t.debit_account, t.credit_account, t.amount_nanos, t.kind, t.hold_id, t.session_id, t.step_id, t.note, t.created_at FROM ledger_transfers t
+WHERE t.org_id = $1 AND ($2::text = '' OR t.id < $2::text)
+  AND ($3::text = '' OR t.debit_account = $3::text OR t.credit_account = $3::text)
+  AND ($4::text = '' OR t.session_id = $4::text)
+  AND ($5::text = '' OR t.kind = $5::text)
+  AND ($6::text = '' OR EXISTS (SELECT FROM sessions s WHERE s.org_id = t.org_id AND s.id = t.session_id AND s.project_id = $6::text))
+  AND ($7::timestamptz IS NULL OR t.created_at >= $7) AND ($8::timestamptz IS NULL OR t.created_at < $8)
+ORDER BY t.id DESC LIMIT $9
+`
+
+type ListEntriesParams struct {
+	OrgID     id.Org
+	BeforeID  string
+	Account   string
+	SessionID string
+	Kind      string
+	ProjectID string
+	Since     *time.Time
+	Until     *time.Time
+	RowLimit  int32
+}
+
+type ListEntriesRow struct {
+	ID            id.Entry
+	DebitAccount  string
+	CreditAccount string
+	AmountNanos   money.Nanos
+	Kind          string
+	HoldID        *string
+	SessionID     id.Session
+	StepID        *string
+	Note          string
+	CreatedAt     time.Time
+}
+
+// The ledger newest first: of one account, one session or one project when they are named.
+func (q *Queries) ListEntries(ctx context.Context, arg ListEntriesParams) ([]ListEntriesRow, error) {
+	rows, err := q.db.Query(ctx, listEntries,
+		arg.OrgID,
+		arg.BeforeID,
+		arg.Account,
+		arg.SessionID,
+		arg.Kind,
+		arg.ProjectID,
+		arg.Since,
+		arg.Until,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListEntriesRow
+	for rows.Next() {
+		var i ListEntriesRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.DebitAccount,
+			&i.CreditAccount,
+			&i.AmountNanos,
+			&i.Kind,
+			&i.HoldID,
+			&i.SessionID,
+			&i.StepID,
+			&i.Note,
+			&i.CreatedAt,
 		); err != nil {
 			return nil, err
 		}
@@ -575,18 +679,22 @@ func (q *Queries) LockBudget(ctx context.Context, arg LockBudgetParams) (Budget,
 }
 
 const markUnsettled = `-- name: MarkUnsettled :many
-UPDATE holds SET state = 'unsettled'
-WHERE (org_id, id) IN (SELECT h.org_id, h.id FROM holds h WHERE h.state = 'held' AND h.expires_at < now() ORDER BY h.expires_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED)
-RETURNING org_id, id, session_id
+WITH expired AS MATERIALIZED (
+  SELECT h.org_id, h.id FROM holds h WHERE h.state = 'held' AND h.expires_at < now() ORDER BY h.expires_at LIMIT $1 FOR NO KEY UPDATE SKIP LOCKED)
+UPDATE holds x SET state = 'unsettled' FROM expired e WHERE x.org_id = e.org_id AND x.id = e.id
+RETURNING x.org_id, x.id, x.session_id, x.step_id, (x.amount_nanos - x.carved_nanos - x.captured_nanos - x.released_nanos)::bigint AS open_nanos
 `
 
 type MarkUnsettledRow struct {
 	OrgID     id.Org
 	ID        id.Hold
 	SessionID id.Session
+	StepID    *string
+	OpenNanos int64
 }
 
-// For the worker's role: what is held for an effect of which nothing was heard in its time still counts, and says so.
+// For the worker's role: what is held for an effect of which nothing was heard in its time still counts, and says so. A row that is being
+// settled just now is not waited for.
 func (q *Queries) MarkUnsettled(ctx context.Context, rowLimit int32) ([]MarkUnsettledRow, error) {
 	rows, err := q.db.Query(ctx, markUnsettled, rowLimit)
 	if err != nil {
@@ -596,7 +704,13 @@ func (q *Queries) MarkUnsettled(ctx context.Context, rowLimit int32) ([]MarkUnse
 	var items []MarkUnsettledRow
 	for rows.Next() {
 		var i MarkUnsettledRow
-		if err := rows.Scan(&i.OrgID, &i.ID, &i.SessionID); err != nil {
+		if err := rows.Scan(
+			&i.OrgID,
+			&i.ID,
+			&i.SessionID,
+			&i.StepID,
+			&i.OpenNanos,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -622,6 +736,48 @@ func (q *Queries) MemberUser(ctx context.Context, arg MemberUserParams) (string,
 	var user_id string
 	err := row.Scan(&user_id)
 	return user_id, err
+}
+
+const names = `-- name: Names :many
+SELECT x.id::text AS id, x.name::text AS name FROM (
+  SELECT o.id, o.name FROM organizations o WHERE o.id = $1
+  UNION ALL SELECT p.id, p.name FROM projects p WHERE p.org_id = $1
+  UNION ALL SELECT a.id, a.name FROM agents a WHERE a.org_id = $1
+  UNION ALL SELECT k.id, k.name FROM api_keys k WHERE k.org_id = $1
+  UNION ALL SELECT m.user_id, coalesce(nullif(u.name, ''), u.email::text) FROM members m JOIN users u ON u.id = m.user_id WHERE m.org_id = $1
+  UNION ALL SELECT s.id, s.title FROM sessions s WHERE s.org_id = $1 AND s.id = ANY ($2::text[])) x
+WHERE x.id = ANY ($2::text[])
+`
+
+type NamesParams struct {
+	OrgID string
+	Ids   []string
+}
+
+type NamesRow struct {
+	ID   string
+	Name string
+}
+
+// What people call the things of one organisation that are named by id.
+func (q *Queries) Names(ctx context.Context, arg NamesParams) ([]NamesRow, error) {
+	rows, err := q.db.Query(ctx, names, arg.OrgID, arg.Ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []NamesRow
+	for rows.Next() {
+		var i NamesRow
+		if err := rows.Scan(&i.ID, &i.Name); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const openAccounts = `-- name: OpenAccounts :exec
@@ -700,6 +856,31 @@ func (q *Queries) OpenHolds(ctx context.Context, arg OpenHoldsParams) ([]Hold, e
 	return items, nil
 }
 
+const organizationsWithAlerts = `-- name: OrganizationsWithAlerts :many
+SELECT org_id FROM budget_alerts WHERE sent_at IS NULL GROUP BY org_id ORDER BY min(reached_at) LIMIT $1
+`
+
+// For the worker's role: who has thresholds that were reached and not told yet.
+func (q *Queries) OrganizationsWithAlerts(ctx context.Context, rowLimit int32) ([]id.Org, error) {
+	rows, err := q.db.Query(ctx, organizationsWithAlerts, rowLimit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []id.Org
+	for rows.Next() {
+		var org_id id.Org
+		if err := rows.Scan(&org_id); err != nil {
+			return nil, err
+		}
+		items = append(items, org_id)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const placeHold = `-- name: PlaceHold :one
 SELECT placed::boolean AS placed, coalesce(available, 0)::bigint AS available, coalesce(short, '')::text AS short, coalesce(short_name, '')::text AS short_name
 FROM ledger_place($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
@@ -748,6 +929,55 @@ func (q *Queries) PlaceHold(ctx context.Context, arg PlaceHoldParams) (PlaceHold
 		&i.ShortName,
 	)
 	return i, err
+}
+
+const presentAlerts = `-- name: PresentAlerts :many
+SELECT a.budget_id, a.percent, a.spent_nanos::bigint AS spent_nanos, a.limit_nanos::bigint AS limit_nanos, a.reached_at, a.sent_at
+FROM budget_alerts a JOIN budgets b ON b.org_id = a.org_id AND b.id = a.budget_id JOIN organizations o ON o.id = a.org_id
+WHERE a.org_id = $1 AND a.budget_id = ANY ($2::text[]) AND a.starts_at = budget_period_start(b.period, o.time_zone, now())
+ORDER BY a.budget_id, a.percent
+`
+
+type PresentAlertsParams struct {
+	OrgID   id.Org
+	Budgets []string
+}
+
+type PresentAlertsRow struct {
+	BudgetID   string
+	Percent    int32
+	SpentNanos int64
+	LimitNanos int64
+	ReachedAt  time.Time
+	SentAt     *time.Time
+}
+
+// What was reached in the periods now under way of the budgets named.
+func (q *Queries) PresentAlerts(ctx context.Context, arg PresentAlertsParams) ([]PresentAlertsRow, error) {
+	rows, err := q.db.Query(ctx, presentAlerts, arg.OrgID, arg.Budgets)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []PresentAlertsRow
+	for rows.Next() {
+		var i PresentAlertsRow
+		if err := rows.Scan(
+			&i.BudgetID,
+			&i.Percent,
+			&i.SpentNanos,
+			&i.LimitNanos,
+			&i.ReachedAt,
+			&i.SentAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const scopeExists = `-- name: ScopeExists :one
@@ -920,4 +1150,137 @@ func (q *Queries) UpdateBudget(ctx context.Context, arg UpdateBudgetParams) (int
 		return 0, err
 	}
 	return result.RowsAffected(), nil
+}
+
+const usage = `-- name: Usage :many
+SELECT u.starts_at, u.project, u.agent, u.model, u.tool, u.key, u.member, sum(u.amount)::bigint AS spent_nanos, count(*)::bigint AS effects
+FROM (
+  SELECT t.amount_nanos::bigint AS amount,
+    (CASE WHEN $1::text = '' THEN $2::timestamptz ELSE date_trunc($1::text, t.created_at, $3::text) END)::timestamptz AS starts_at,
+    (CASE WHEN $4::bool THEN s.project_id ELSE '' END)::text AS project,
+    (CASE WHEN $5::bool THEN s.agent_id ELSE '' END)::text AS agent,
+    (CASE WHEN $6::bool AND p.kind = 'model_call' THEN p.name ELSE '' END)::text AS model,
+    (CASE WHEN $7::bool AND p.kind <> 'model_call' THEN p.name ELSE '' END)::text AS tool,
+    coalesce((SELECT substr(x, 5) FROM unnest(s.budget_scopes) x WHERE $8::bool AND x LIKE 'key:%' LIMIT 1), '')::text AS key,
+    coalesce((SELECT substr(x, 8) FROM unnest(s.budget_scopes) x WHERE $9::bool AND x LIKE 'member:%' LIMIT 1), '')::text AS member
+  FROM ledger_transfers t JOIN sessions s ON s.org_id = t.org_id AND s.id = t.session_id
+    LEFT JOIN steps p ON p.org_id = t.org_id AND p.id = t.step_id
+  WHERE t.org_id = $10 AND t.kind = 'capture' AND t.created_at >= $2::timestamptz AND t.created_at < $11::timestamptz
+    AND ($12::text = '' OR s.project_id = $12::text)
+    AND ($13::text = '' OR s.agent_id = $13::text)
+    AND ($14::text = '' OR (p.kind = 'model_call' AND p.name = $14::text))
+    AND ($15::text = '' OR (p.kind <> 'model_call' AND p.name = $15::text))
+    AND s.budget_scopes @> $16::text[]) u
+WHERE NOT $17::bool OR (u.starts_at, u.project, u.agent, u.model, u.tool, u.key, u.member)
+  > ($18::timestamptz, $19::text, $20::text, $21::text, $22::text, $23::text, $24::text)
+GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 3, 4, 5, 6, 7 LIMIT $25
+`
+
+type UsageParams struct {
+	Bucket       string
+	Since        time.Time
+	Zone         string
+	ByProject    bool
+	ByAgent      bool
+	ByModel      bool
+	ByTool       bool
+	ByKey        bool
+	ByMember     bool
+	OrgID        id.Org
+	Until        time.Time
+	ProjectID    string
+	AgentID      string
+	Model        string
+	Tool         string
+	Scopes       []string
+	After        bool
+	AfterStarts  time.Time
+	AfterProject string
+	AfterAgent   string
+	AfterModel   string
+	AfterTool    string
+	AfterKey     string
+	AfterMember  string
+	RowLimit     int32
+}
+
+type UsageRow struct {
+	StartsAt   time.Time
+	Project    string
+	Agent      string
+	Model      string
+	Tool       string
+	Key        string
+	Member     string
+	SpentNanos int64
+	Effects    int64
+}
+
+// What was captured, by time and by what it was spent on. A part that is not asked for is empty in every row, and so is one that does not
+// apply: a tool's call has no model. Keys and members are those against whose budgets it counted.
+func (q *Queries) Usage(ctx context.Context, arg UsageParams) ([]UsageRow, error) {
+	rows, err := q.db.Query(ctx, usage,
+		arg.Bucket,
+		arg.Since,
+		arg.Zone,
+		arg.ByProject,
+		arg.ByAgent,
+		arg.ByModel,
+		arg.ByTool,
+		arg.ByKey,
+		arg.ByMember,
+		arg.OrgID,
+		arg.Until,
+		arg.ProjectID,
+		arg.AgentID,
+		arg.Model,
+		arg.Tool,
+		arg.Scopes,
+		arg.After,
+		arg.AfterStarts,
+		arg.AfterProject,
+		arg.AfterAgent,
+		arg.AfterModel,
+		arg.AfterTool,
+		arg.AfterKey,
+		arg.AfterMember,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []UsageRow
+	for rows.Next() {
+		var i UsageRow
+		if err := rows.Scan(
+			&i.StartsAt,
+			&i.Project,
+			&i.Agent,
+			&i.Model,
+			&i.Tool,
+			&i.Key,
+			&i.Member,
+			&i.SpentNanos,
+			&i.Effects,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const zone = `-- name: Zone :one
+SELECT time_zone FROM organizations WHERE id = $1
+`
+
+func (q *Queries) Zone(ctx context.Context, orgID string) (string, error) {
+	row := q.db.QueryRow(ctx, zone, orgID)
+	var time_zone string
+	err := row.Scan(&time_zone)
+	return time_zone, err
 }
