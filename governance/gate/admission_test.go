@@ -17,7 +17,7 @@ import (
 
 func requireRefused(t *testing.T, err error, why string) {
 	t.Helper()
-	require.True(t, fault.IsCode(err, "permission_denied"), "%v", err)
+	require.True(t, fault.IsCode(err, "permission_denied"), "an admission is refused when %s: %v", why, err)
 	require.ErrorContains(t, err, why)
 }
 

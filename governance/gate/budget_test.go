@@ -141,7 +141,9 @@ func TestANewBudgetCountsWhatWasSpentAndIsHeld(t *testing.T) {
 	b := s.budget(2*bound, func(n *billing.NewBudget) { n.Scope = billing.Scope{Type: billing.ScopeSession, ID: string(s.session)} })
 	require.Equal(t, money.Nanos(1000), b.Spent)
 	require.Equal(t, bound, b.Held)
-	other := s.budget(money.Cent, func(n *billing.NewBudget) { n.Scope = billing.Scope{Type: billing.ScopeSession, ID: string(s.another().Session)} })
+	other := s.budget(money.Cent, func(n *billing.NewBudget) {
+		n.Scope = billing.Scope{Type: billing.ScopeSession, ID: string(s.another().Session)}
+	})
 	require.Zero(t, other.Spent+other.Held, "another session's is not counted")
 	s.settle(*open.Hold, thousand)
 	require.Equal(t, money.Nanos(2000), s.reread(b).Spent)

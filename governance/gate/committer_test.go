@@ -114,6 +114,7 @@ func TestOneUnitOfABatchTakesNoOtherDown(t *testing.T) {
 	require.NoError(t, s.db.InTx(t.Context(), s.org, func(tx pgx.Tx) error { return journal.ReleaseLease(t.Context(), tx, fenced) }))
 	late, lateDecision := s.begun(fenced, proposal())
 	outcomes := s.together(append([]*gate.Unit{first(s.begun(s.another(), stolen)), late}, good...)...)
+	require.Error(t, outcomes[0], "an effect key is used once")
 	require.ErrorContains(t, outcomes[0], "steps_effect_key")
 	require.ErrorIs(t, outcomes[1], journal.ErrFenced)
 	for _, err := range outcomes[2:] {
@@ -187,6 +188,7 @@ func TestAUnitSettlesAndAdmitsInOneCommit(t *testing.T) {
 		b := s.balances()
 		require.Equal(t, money.Nanos(1000), b.Spent)
 		require.Equal(t, bound+bound/2, b.Available+b.Held+b.Spent)
+		require.Equal(t, b.Held, s.openHolds(), "what is held is what the open holds hold")
 		require.NoError(t, s.db.InTx(t.Context(), s.org, func(tx pgx.Tx) error {
 			wrong, err := billing.Recount(t.Context(), tx, s.org)
 			require.Empty(t, wrong)
@@ -195,4 +197,33 @@ func TestAUnitSettlesAndAdmitsInOneCommit(t *testing.T) {
 	}
 }
 
+// openHolds is what the scene's session has in open holds, what is carved from a ceiling counted once.
+func (s *scene) openHolds() (sum money.Nanos) {
+	s.t.Helper()
+	require.NoError(s.t, s.db.InTx(s.t.Context(), s.org, func(tx pgx.Tx) error {
+		holds, err := billing.OpenHolds(s.t.Context(), tx, s.org, s.session)
+		for _, h := range holds {
+			if h.Parent == "" {
+				sum += h.Amount - h.Captured - h.Released
+			}
+		}
+		return err
+	}))
+	return sum
+}
+
 func first(u *gate.Unit, _ gate.Decision) *gate.Unit { return u }
+
+func TestASupersededWorkerCommitsNothing(t *testing.T) {
+	s := newScene(t, money.Dollar)
+	old, decision := s.begun(s.lease, proposal())
+	s.asOwner(`UPDATE sessions SET lease_expires_at = now() - interval '1 second' WHERE id = '` + string(s.session) + `'`)
+	successor := s.claim(s.session)
+	require.Equal(t, s.lease.Epoch+1, successor.Epoch)
+	require.ErrorIs(t, s.commits.Commit(t.Context(), old), journal.ErrFenced, "a superseded worker commits nothing")
+	_, err := decision.Admission.Consume(gate.ModelCall, gate.Digest{1})
+	requireRefused(t, err, "never committed")
+	require.Zero(t, s.balances().Held)
+	u, _ := s.begun(successor, proposal())
+	require.NoError(t, s.commits.Commit(t.Context(), u))
+}
