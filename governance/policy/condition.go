@@ -184,10 +184,8 @@ func parseHours(s string) (*Hours, error) {
 	return &h, nil
 }
 
-// include reports whether the moment lies within, by its own zone's clock.
-func (h Hours) include(at time.Time) bool {
-	minute := at.Hour()*60 + at.Minute()
-	day := at.Weekday()
+// include reports whether the clock's time lies within.
+func (h Hours) include(minute int, day time.Weekday) bool {
 	if h.From < h.To {
 		return minute >= h.From && minute < h.To && h.on(day)
 	}

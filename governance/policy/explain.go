@@ -104,7 +104,7 @@ func (c *compiled) differences(r *Request) (out []Difference) {
 	if k.AmountOver != nil && r.Amount <= *k.AmountOver {
 		differ("amount", "above "+k.AmountOver.Display(), r.Amount.Display())
 	}
-	if k.Hours != nil && !k.Hours.include(r.At) {
+	if k.Hours != nil && !k.Hours.include(r.minute, r.day) {
 		differ("hours", (&Condition{Hours: k.Hours}).Words(), fmt.Sprintf("%s %02d:%02d", r.At.Weekday(), r.At.Hour(), r.At.Minute()))
 	}
 	if only := (Condition{Domains: k.Domains}); !only.holds(r) {

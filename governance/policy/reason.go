@@ -42,6 +42,15 @@ func (d Decision) Reason() journal.Reason {
 	}
 }
 
+// Asked is what the decision was about, as the journal keeps it beside kind and name, so that it can be simulated under other rules.
+func (d Decision) Asked() *journal.Asked {
+	r := &d.request
+	return &journal.Asked{
+		Action: truncate(r.Action, MaxAction), Object: truncate(r.Object, MaxObject), Domain: truncate(r.Domain, 253), Environment: r.Environment, Amount: r.Amount,
+		PolicyVersion: d.set.version,
+	}
+}
+
 func said(description string) string {
 	if description == "" {
 		return ""
@@ -101,11 +110,9 @@ func facets(r *Request) string {
 func (s *Set) mayUse(r *Request, tool string) bool {
 	var room [MaxTags + 3]*bucket
 	buckets := room[:s.buckets(r, &room)]
-	covers := func(c *compiled) bool {
-		return (c.Kind == Any || c.Kind == ToolCall) && matches(c.Rule.Name, tool)
-	}
 	some := func(l *list, fits func(*compiled) bool) bool {
-		return slices.ContainsFunc(l.exact[kindName{ToolCall, tool}], fits) || slices.ContainsFunc(l.rest, func(c *compiled) bool { return covers(c) && fits(c) })
+		named := func(c *compiled) bool { return matches(c.Rule.Name, tool) && fits(c) }
+		return slices.ContainsFunc(l.exact[kindName{ToolCall, tool}], fits) || slices.ContainsFunc(l.patterns[ToolCall], named) || slices.ContainsFunc(l.allKinds, named)
 	}
 	allowed, governed := false, false
 	for _, b := range buckets {

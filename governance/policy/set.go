@@ -35,6 +35,10 @@ type Request struct {
 	Domain string
 	// Environment is the id or name of the environment.
 	Environment string
+
+	// What the clock of the organisation's zone shows at At; set once a decision when a rule asks for it.
+	minute int
+	day    time.Weekday
 }
 
 // named reports whether the agent's definition lets it have such an effect at all, whatever the rules.
@@ -119,10 +123,11 @@ type bucket struct {
 	governsAll bool
 }
 
-// list finds rules by kind and name where both are given in full, and goes through the rest.
+// list finds rules by kind and name where both are given in full, and goes through the rest of the kind and those about all kinds.
 type list struct {
-	exact map[kindName][]*compiled
-	rest  []*compiled
+	exact    map[kindName][]*compiled
+	patterns map[string][]*compiled // by kind
+	allKinds []*compiled
 }
 
 type kindName struct{ kind, name string }
@@ -154,8 +159,15 @@ func compile(version int64, zone *time.Location, rules []*compiled, tags map[id.
 }
 
 func (l *list) add(r *compiled) {
-	if r.Kind == Any || strings.Contains(r.Name, Any) {
-		l.rest = append(l.rest, r)
+	if r.Kind == Any {
+		l.allKinds = append(l.allKinds, r)
+		return
+	}
+	if strings.Contains(r.Name, Any) {
+		if l.patterns == nil {
+			l.patterns = map[string][]*compiled{}
+		}
+		l.patterns[r.Kind] = append(l.patterns[r.Kind], r)
 		return
 	}
 	if l.exact == nil {
@@ -173,8 +185,13 @@ func (l *list) find(r *Request) *compiled {
 			}
 		}
 	}
-	for _, c := range l.rest {
-		if (c.Kind == Any || c.Kind == r.Kind) && matches(c.Rule.Name, r.Name) && c.applies(r) {
+	for _, c := range l.patterns[r.Kind] {
+		if matches(c.Rule.Name, r.Name) && c.applies(r) {
+			return c
+		}
+	}
+	for _, c := range l.allKinds {
+		if matches(c.Rule.Name, r.Name) && c.applies(r) {
 			return c
 		}
 	}
@@ -193,7 +210,7 @@ func (c *Condition) holds(r *Request) bool {
 	if c.AmountOver != nil && r.Amount <= *c.AmountOver {
 		return false
 	}
-	if c.Hours != nil && !c.Hours.include(r.At) {
+	if c.Hours != nil && !c.Hours.include(r.minute, r.day) {
 		return false
 	}
 	if len(c.Domains) > 0 && !slices.ContainsFunc(c.Domains, func(d string) bool { return inDomain(d, r.Domain) }) {
@@ -248,6 +265,7 @@ func (s *Set) Decide(r Request) Decision {
 	}
 	if s.zone != nil {
 		r.At = r.At.In(s.zone)
+		r.minute, r.day = r.At.Hour()*60+r.At.Minute(), r.At.Weekday()
 	}
 	var room [MaxTags + 3]*bucket
 	buckets := room[:s.buckets(&r, &room)]
