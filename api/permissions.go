@@ -176,8 +176,12 @@ func (a *API) updatePermission(ctx context.Context, tx pgx.Tx, in updatePermissi
 			new string
 			at  *string
 		}{
-			{b.Subject.Set, b.Subject.Value, &r.Subject}, {b.Kind.Set, b.Kind.Value, &r.Kind}, {b.Name.Set, b.Name.Value, &r.Name},
-			{b.Action.Set, b.Action.Value, &r.Action}, {b.Object.Set, b.Object.Value, &r.Object}, {b.Description.Set, b.Description.Value, &r.Description},
+			{b.Subject.Set, b.Subject.Value, &r.Subject},
+			{b.Kind.Set, b.Kind.Value, &r.Kind},
+			{b.Name.Set, b.Name.Value, &r.Name},
+			{b.Action.Set, b.Action.Value, &r.Action},
+			{b.Object.Set, b.Object.Value, &r.Object},
+			{b.Description.Set, b.Description.Value, &r.Description},
 		} {
 			if f.set {
 				*f.at = f.new

@@ -187,19 +187,19 @@ func TestHoursAreReadInTheOrganisationsZone(t *testing.T) {
 	require.True(t, o.now(org).Decide(request).Allowed())
 	for _, c := range []struct {
 		zone  string
-		hours time.Duration
-	}{{"Asia/Tokyo", -9}, {"Europe/Madrid", -1}, {"America/New_York", 5}} {
+		ahead time.Duration
+	}{{"Asia/Tokyo", -9 * time.Hour}, {"Europe/Madrid", -time.Hour}, {"America/New_York", 5 * time.Hour}} {
 		o.in(org, func(ctx context.Context, tx pgx.Tx) error {
 			_, err := tx.Exec(ctx, `UPDATE organizations SET time_zone = $2 WHERE id = $1`, org, c.zone)
 			return err
 		})
 		set, there := o.now(org), request
-		there.At = there.At.Add(c.hours * time.Hour)
+		there.At = there.At.Add(c.ahead)
 		require.False(t, set.Decide(request).Allowed(), c.zone)
 		require.True(t, set.Decide(there).Allowed(), c.zone)
 		// In summer, noon comes an hour earlier where clocks were put forward.
 		summer := time.Date(2027, time.July, 1, 12, 0, 0, 0, time.FixedZone("", 0))
-		there.At = summer.Add(c.hours * time.Hour)
+		there.At = summer.Add(c.ahead)
 		require.Equal(t, c.zone == "Asia/Tokyo", set.Decide(there).Allowed(), c.zone)
 	}
 }

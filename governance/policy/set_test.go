@@ -198,7 +198,7 @@ func TestExplainNamesTheNearestRule(t *testing.T) {
 	e = s.Explain(r)
 	require.Len(t, e.Applied, 2)
 	require.Empty(t, e.Nearest.Missing)
-	require.EqualValues(t, []id.Permission{"proposed_1"}, e.Nearest.DeniedBy)
+	require.Equal(t, []id.Permission{"proposed_1"}, e.Nearest.DeniedBy)
 	require.Equal(t, []string{"bash", "read_file"}, s.MayUse(r))
 }
 
