@@ -19,7 +19,7 @@ DECLARE
 BEGIN
   PERFORM 1 FROM account_balances a WHERE a.org_id = p_org ORDER BY a.account FOR NO KEY UPDATE;
   SELECT x.* INTO b FROM budgets x WHERE x.org_id = p_org AND x.id = p_budget;
-  SELECT ROW (b.id, budget_period_start(b.period, o.time_zone, clock_timestamp()))::budget_ref INTO ref FROM organizations o WHERE o.id = p_org;
+  SELECT b.id, budget_period_start(b.period, o.time_zone, clock_timestamp()) INTO ref FROM organizations o WHERE o.id = p_org;
   -- The period before keeps its count of these too, so that it is right if the zone is changed back.
   UPDATE holds h SET budgets = h.budgets || ref
     FROM sessions s
