@@ -61,6 +61,7 @@ type AgentRef struct {
 	System    string    `json:"system"`
 	Tools     []string  `json:"tools"`
 	MaxTokens int64     `json:"max_tokens"`
+	Network   Network   `json:"network"`
 }
 
 // Actor is who did something.
@@ -204,7 +205,7 @@ func (a *API) sessionFrom(s journal.Session, held money.Nanos) Session {
 }
 
 func agentRefFrom(s journal.Snapshot) AgentRef {
-	out := AgentRef{Name: s.Name, Model: s.Model, System: s.System, Tools: s.Tools, MaxTokens: s.MaxTokens}
+	out := AgentRef{Name: s.Name, Model: s.Model, System: s.System, Tools: s.Tools, MaxTokens: s.MaxTokens, Network: networkFrom(s.Network)}
 	if s.ID != "" {
 		out.ID, out.Version = &s.ID, &s.Version
 	}
