@@ -209,7 +209,7 @@ func (s *Service) stopReceipts(ctx context.Context, org id.Org, order id.Stop) (
 
 func stopReceipt(o StopOrder, receipts []KillReceipt) StopReceipt {
 	out := StopReceipt{
-		ID: o.ID, Scope: o.Scope, By: o.By, Reason: o.Reason, IncludeIdle: o.IncludeIdle, RequestedAt: o.RequestedAt, FencedAt: *o.FencedAt,
+		Type: StopReceiptType, ID: o.ID, Scope: o.Scope, By: o.By, Reason: o.Reason, IncludeIdle: o.IncludeIdle, RequestedAt: o.RequestedAt, FencedAt: *o.FencedAt,
 		Sessions: []StoppedSession{},
 	}
 	for _, r := range receipts {

@@ -21,7 +21,7 @@ const (
 	// endsAtOnce bounds how many sandboxes one try ends at a time.
 	endsAtOnce = 16
 	// stopPatience is how long a stop of the process waits for what follows kills.
-	stopPatience = 2 * time.Second
+	stopPatience = time.Second
 )
 
 // FinishKill waits, until ctx ends, for the receipt of a kill to be complete, and returns it as it is then.

@@ -39,9 +39,9 @@ type InvokeInput struct {
 	Limits    *journal.Limits
 	IfRunning string // queue, interrupt or reject; empty takes the agent's
 	// Parent is the session below which a new one starts: it must live, be of the same project, and allow the depth. It is stopped with it.
-	Parent id.Session
-	Title     string
-	Metadata  map[string]string
+	Parent   id.Session
+	Title    string
+	Metadata map[string]string
 }
 
 // Overrides replace parts of the agent's definition for one new session; nil leaves a part as it is.

@@ -68,7 +68,7 @@ func (s *Service) kill(ctx context.Context, tx pgx.Tx, org id.Org, session id.Se
 		if r.ID == "" {
 			r.ID = id.New[id.Receipt]()
 		}
-		r.By, r.Reason, r.RequestedAt, r.Stop = by, reason, now, order
+		r.Type, r.By, r.Reason, r.RequestedAt, r.Stop = KillReceiptType, by, reason, now, order
 		r.Children, r.AlreadyEnded = t.below(one), t.ended[one]
 		if err := t.put(ctx, tx, now, one, r); err != nil {
 			return KillReceipt{}, false, err

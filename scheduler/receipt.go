@@ -14,8 +14,11 @@ import (
 	"ambit.dev/ambit/scheduler/internal/stopdb"
 )
 
-// ReceiptType is the typ of a receipt's signature, which keeps any other statement of the instance from passing for one.
-const ReceiptType = "receipt+jwt"
+// Types of receipt, as they say themselves.
+const (
+	KillReceiptType = "kill_receipt"
+	StopReceiptType = "stop_receipt"
+)
 
 // KilledSession says of one session what a kill did, and when each part of it was true. Amounts are integer nano-dollars.
 type KilledSession struct {
@@ -53,7 +56,8 @@ type ReleasedRef struct {
 
 // KillReceipt is the receipt of a kill: of the session, and of every session below it that was stopped with it.
 type KillReceipt struct {
-	ID id.Receipt `json:"id"`
+	Type string     `json:"type"`
+	ID   id.Receipt `json:"id"`
 	KilledSession
 	By          journal.Actor `json:"by"`
 	Reason      string        `json:"reason"`

@@ -124,3 +124,17 @@ func (k *Keyring) reload(ctx context.Context) error {
 	}
 	return nil
 }
+
+// Typed signs with one typ only.
+type Typed struct {
+	keys *Keyring
+	typ  string
+}
+
+// Typed returns a signer of statements of one typ: see SignAs.
+func (k *Keyring) Typed(typ string) Typed { return Typed{keys: k, typ: typ} }
+
+// Sign is SignAs with the signer's typ.
+func (t Typed) Sign(ctx context.Context, claims any) (string, error) {
+	return t.keys.SignAs(ctx, t.typ, claims)
+}

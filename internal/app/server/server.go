@@ -38,6 +38,7 @@ type Server struct {
 	public   *httpx.Server
 	internal *httpx.Server
 	worker   *scheduler.Worker
+	stops    *scheduler.StopKeeper
 	exporter *observability.Exporter
 	sweeper  *idempotency.Sweeper
 	// retryTraces tries to migrate ClickHouse while it is away; nil when it was there at the start.
@@ -86,6 +87,7 @@ func (s *Server) build() error {
 	if s.worker, err = scheduler.NewWorker(s.DB, runner, s.Config.WorkerConcurrency, s.Log); err != nil {
 		return err
 	}
+	s.stops = scheduler.NewStopKeeper(s.DB, s.Sessions, s.Log)
 	s.exporter, err = observability.NewExporter(observability.ExporterConfig{
 		Postgres: s.DB, ClickHouse: s.ClickHouse, Notices: s.Listener, Clock: s.Clock, Log: s.Log, Metrics: s.Registry,
 	})
@@ -168,6 +170,7 @@ func (s *Server) Start(ctx context.Context) error {
 		if err := s.worker.Start(ctx); err != nil {
 			return err
 		}
+		s.stops.Start(ctx)
 	}
 	return s.public.Start(ctx)
 }
@@ -205,6 +208,11 @@ func (s *Server) Stop(ctx context.Context) error {
 	if s.worker != nil {
 		part, done := context.WithTimeout(ctx, 3500*time.Millisecond)
 		errs = append(errs, s.worker.Stop(part, 1500*time.Millisecond))
+		done()
+	}
+	if s.stops != nil {
+		part, done := context.WithTimeout(ctx, time.Second)
+		errs = append(errs, s.stops.Stop(part))
 		done()
 	}
 	s.Sessions.Stop()
