@@ -30,7 +30,7 @@ func (s *Service) FinishKill(ctx context.Context, org id.Org, session id.Session
 	defer poll.Stop()
 	for {
 		r, err := s.KillReceipt(context.WithoutCancel(ctx), org, session)
-		if err != nil || r.Complete() {
+		if err != nil || r.Done() {
 			return r, err
 		}
 		select {

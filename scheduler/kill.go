@@ -27,7 +27,7 @@ func (s *Service) Kill(ctx context.Context, tx pgx.Tx, org id.Org, session id.Se
 	if err != nil {
 		return KillReceipt{}, err
 	}
-	if begun || (!r.Complete() && s.clock.Now().Sub(r.RequestedAt) > finishWithin) { // whoever killed it died before it was done
+	if begun || (!r.Done() && s.clock.Now().Sub(r.RequestedAt) > finishWithin) { // whoever killed it died before it was done
 		postgres.AfterCommit(tx, func() { s.finishInBackground(ctx, org, session) })
 	}
 	return r, nil

@@ -109,7 +109,7 @@ func TestAKillStopsTheWholeTree(t *testing.T) {
 		require.Empty(t, w.openHolds(t, one))
 		heads[one] = s
 	}
-	require.True(t, r.Complete())
+	require.True(t, r.Done())
 	require.Equal(t, root, r.Session)
 	require.Equal(t, 1, r.AlreadyEnded)
 	below := []id.Session{}
@@ -135,7 +135,7 @@ func TestAKillStopsTheWholeTree(t *testing.T) {
 	child, err := w.kill(t, right)
 	require.NoError(t, err)
 	require.NotEqual(t, r.ID, child.ID, "a session that was stopped with its parent has a receipt of its own")
-	require.True(t, child.Complete())
+	require.True(t, child.Done())
 	require.Equal(t, r.Children[1], child.KilledSession)
 	require.Equal(t, []scheduler.KilledSession{r.Children[2]}, child.Children)
 	require.Equal(t, journal.Running, w.session(t, other.Session.ID).Status, "who is not of the tree goes on")

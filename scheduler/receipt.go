@@ -56,7 +56,7 @@ type ReleasedRef struct {
 
 // KillReceipt is the receipt of a kill: of the session, and of every session below it that was stopped with it.
 type KillReceipt struct {
-	Type string     `json:"type"`
+	Type string     `json:"type" const:"kill_receipt"`
 	ID   id.Receipt `json:"id"`
 	KilledSession
 	By          journal.Actor `json:"by"`
@@ -71,8 +71,8 @@ type KillReceipt struct {
 	Signature string `json:"signature,omitempty"`
 }
 
-// Complete says that every sandbox is known to be gone and the receipt is signed.
-func (r *KillReceipt) Complete() bool { return r.Signature != "" }
+// Done says that every sandbox is known to be gone and the receipt is signed.
+func (r *KillReceipt) Done() bool { return r.Signature != "" }
 
 // sessions are all that the receipt speaks of, itself first.
 func (r *KillReceipt) sessions() []*KilledSession {

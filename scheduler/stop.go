@@ -37,7 +37,7 @@ type StopOrder struct {
 
 // StopReceipt is the receipt of an order to stop a scope. Each session that it lists has a receipt of its own, which says more.
 type StopReceipt struct {
-	Type        string        `json:"type"`
+	Type        string        `json:"type" const:"stop_receipt"`
 	ID          id.Stop       `json:"id"`
 	Scope       Scope         `json:"scope"`
 	By          journal.Actor `json:"by"`

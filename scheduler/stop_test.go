@@ -80,7 +80,7 @@ func TestAScopeIsStoppedAndNothingElse(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, s.Receipt, r.ID)
 		require.Equal(t, o.ID, *r.Stop)
-		require.True(t, r.Complete())
+		require.True(t, r.Done())
 		require.Equal(t, "it leaked", r.Reason)
 	}
 	same := w.stop(t, scheduler.StopInput{Scope: scheduler.Scope{Type: scheduler.ScopeKey, ID: string(key)}, Reason: "again"})
@@ -223,7 +223,7 @@ func TestAnOrderWhoseProcessDiedIsCarriedOut(t *testing.T) {
 		require.Equal(t, journal.Terminated, w.session(t, s).Status)
 		r, err := second.KillReceipt(ctx, w.org, s)
 		require.NoError(t, err)
-		require.True(t, r.Complete(), "the receipt that nobody completed is complete too")
+		require.True(t, r.Done(), "the receipt that nobody completed is complete too")
 	}
 	_, err = w.begin(ctx, w.project)
 	require.NoError(t, err)
