@@ -31,7 +31,7 @@ func (a *API) invokeRoutes() []Route {
 		Description: "Starts a session, or continues the one that session_id names, and gives it the input. limits.max_cost is held before the first step: what can't be held is refused with 402 and nothing is started.\n\n" +
 			"mode chooses only the answer, never the work: sync waits until the input is dealt with (200) or wait_seconds are over (202, still running); stream answers with server-sent events and ends with the event that ends the work on this input; async answers at once (202). A client that goes away never cancels anything.\n\n" +
 			"With an Idempotency-Key a repeated request does not begin again: sync waits for the first one's session, stream replays its events from the input on.",
-		Errors:   []string{"insufficient_funds", "price_unknown", "session_running", "session_terminated", "archived", "not_available", slugMoney, slugTooLarge, slugKeyBusy, slugKeyReused},
+		Errors:   []string{"insufficient_funds", "price_unknown", "session_running", "session_terminated", "archived", "state_conflict", "not_available", slugMoney, slugTooLarge, slugKeyBusy, slugKeyReused},
 		Endpoint: admit(reflect.TypeFor[InvokeResult](), a.beginInvoke, a.replyInvoke),
 	}}
 }
@@ -46,6 +46,7 @@ type invokeBody struct {
 	Input         inputBlocks  `json:"input" required:"true" example:"What is the capital of France?"`
 	Mode          string       `json:"mode" enum:"sync,stream,async" default:"sync"`
 	SessionID     *id.Session  `json:"session_id" doc:"Continues this session."`
+	ParentID      *id.Session  `json:"parent_session_id" doc:"Starts the new session below this one: it must live, be of the same project, and allow the depth. It is stopped with it."`
 	EnvironmentID *string      `json:"environment_id" doc:"Not available yet."`
 	Overrides     *overrides   `json:"overrides" doc:"Replaces parts of a stored agent's definition for this new session."`
 	Limits        *Limits      `json:"limits" doc:"May narrow the agent's limits, not widen them."`
@@ -190,6 +191,9 @@ func (a *API) beginInvoke(ctx context.Context, tx pgx.Tx, in invokeIn) (ticket, 
 	}
 	if b.SessionID != nil {
 		ask.Session = *b.SessionID
+	}
+	if b.ParentID != nil {
+		ask.Parent = *b.ParentID
 	}
 	if o := b.Overrides; o != nil {
 		ask.Overrides = scheduler.Overrides{Model: o.Model, System: o.System, Tools: o.Tools, MaxTokens: o.MaxTokens}

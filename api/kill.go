@@ -13,17 +13,20 @@ import (
 	"ambit.dev/ambit/scheduler"
 )
 
-// killWait is how long a kill's answer waits for the proof that the sandbox is gone.
+// killWait is how long a kill's answer waits for the proof that the sandboxes are gone.
 const killWait = 10 * time.Second
 
 var killReceiptType = reflect.TypeFor[KillReceipt]()
 
-// KillReceipt says what a kill did. Its signature is over these very members, which is why amounts are integer nano-dollars here.
+// KillReceipt says what a kill did. Its signature is over these very members but complete, which is why amounts are integer nano-dollars here.
 type KillReceipt struct {
 	scheduler.KillReceipt
-	Type string `json:"type" const:"kill_receipt"`
-	// Complete says that the sandbox is known to be gone and the receipt is signed.
-	Complete bool `json:"complete" doc:"Whether the sandbox is known to be gone and the receipt is signed."`
+	// Complete says that every sandbox is known to be gone and the receipt is signed.
+	Complete bool `json:"complete" doc:"Whether every sandbox is known to be gone and the receipt is signed."`
+}
+
+func killReceiptFrom(r scheduler.KillReceipt) KillReceipt {
+	return KillReceipt{KillReceipt: r, Complete: r.Done()}
 }
 
 type killIn struct {
@@ -52,9 +55,20 @@ func (a *API) replyKill(c *call, _ killIn, t killTicket) error {
 	if err != nil {
 		return err
 	}
-	out := KillReceipt{KillReceipt: r, Type: "kill_receipt", Complete: r.Signature != ""}
-	if out.Complete {
-		return c.answer(http.StatusOK, out)
+	if r.Done() {
+		return c.answer(http.StatusOK, killReceiptFrom(r))
 	}
-	return c.answer(http.StatusAccepted, out)
+	return c.answer(http.StatusAccepted, killReceiptFrom(r))
+}
+
+func (a *API) getReceipt(c *call, in sessionIn) (KillReceipt, error) {
+	err := c.inTx(func(ctx context.Context, tx pgx.Tx) error {
+		_, err := seenSession(ctx, tx, in.Session)
+		return err
+	})
+	if err != nil {
+		return KillReceipt{}, err
+	}
+	r, err := a.cfg.Domains.Sessions.KillReceipt(c.r.Context(), c.who.Org, in.Session)
+	return killReceiptFrom(r), err
 }

@@ -102,6 +102,7 @@ var tags = []docTag{
 	{"Models", "The models that can be used here, with their prices."},
 	{"Projects", "Where an organisation keeps its agents and sessions apart."},
 	{"Keys", "API keys: made, limited, rotated, revoked."},
+	{"Stops", "Orders to stop all that works: of an agent, an API key, a project or the organisation."},
 	{"Webhooks", "Endpoints of yours that are told of what happens, by signed messages."},
 	{"Permissions", "What agents may do: rules, presets, explanations, and rules tried on the past."},
 	{"Members", "Who belongs to the organisation, and what their roles allow."},

@@ -34,6 +34,7 @@ func (tn *tenant) newWorld() *world {
 	step := id.New[id.Step]()
 	tn.work(session, journal.Entry{Step: step, Payload: journal.StepIntended{Kind: journal.KindModelCall, Name: "ambit/scripted", EffectKey: string(step)}})
 	w.ids["step_id"] = string(step)
+	tn.stopped(w)
 	w.addRules()
 	res := tn.ask("POST", "/v1/webhooks", `{"url":"https://example.com/hook","event_types":["*"]}`)
 	require.Equal(tn.t, 201, res.StatusCode, res.raw)
@@ -41,6 +42,7 @@ func (tn *tenant) newWorld() *world {
 	res = tn.ask("POST", "/v1/webhooks/"+w.ids["webhook_id"]+"/test", "")
 	require.Equal(tn.t, 201, res.StatusCode, res.raw)
 	w.ids["delivery_id"], _ = res.field(tn.t, "id").(string)
+	w.addMoney()
 	return w
 }
 
@@ -58,6 +60,24 @@ func (w *world) addRules() {
 	w.ids["member_id"], w.ids["preset"] = members.Data[0].ID, "web-client"
 }
 
+// stopped adds an order to stop an agent, and its receipt.
+func (tn *tenant) stopped(w *world) {
+	res := tn.ask("POST", "/v1/agents/"+tn.newAgent("stopped")+"/stop", `{"reason":"a drill"}`)
+	require.Equal(tn.t, 200, res.StatusCode, res.raw)
+	w.ids["stop_id"], _ = res.field(tn.t, "id").(string)
+}
+
+// addMoney makes a budget, and finds an entry of the ledger.
+func (w *world) addMoney() {
+	w.t.Helper()
+	res := w.askWith(w.orgKey, "POST", "/v1/budgets", `{"name":"All","scope":{"type":"organization"},"limit":{"amount":"3.00","currency":"USD"},"period":"month","alerts":[50]}`)
+	require.Equal(w.t, 201, res.StatusCode, res.raw)
+	w.ids["budget_id"], _ = res.field(w.t, "id").(string)
+	var entries struct{ Data []struct{ ID string } }
+	w.askWith(w.orgKey, "GET", "/v1/ledger/entries?kind=grant", "").into(w.t, &entries)
+	w.ids["entry_id"] = entries.Data[0].ID
+}
+
 // fill puts ids into a route's path.
 func fill(path string, ids map[string]string) string {
 	return regexp.MustCompile(`{(\w+)}`).ReplaceAllStringFunc(path, func(m string) string { return ids[m[1:len(m)-1]] })
@@ -66,10 +86,11 @@ func fill(path string, ids map[string]string) string {
 // never returns ids of the right form that nothing has.
 func never() map[string]string {
 	return map[string]string{
-		"agent_id": string(id.New[id.Agent]()), "session_id": string(id.New[id.Session]()), "step_id": string(id.New[id.Step]()),
+		"agent_id": string(id.New[id.Agent]()), "stop_id": string(id.New[id.Stop]()), "session_id": string(id.New[id.Session]()), "step_id": string(id.New[id.Step]()),
 		"project_id": string(id.New[id.Project]()), "key_id": string(id.New[id.Key]()), "version": "1", "name": "prod",
 		"permission_id": string(id.New[id.Permission]()), "role_id": string(id.New[id.Role]()), "member_id": string(id.New[id.Member]()), "preset": "web-client",
 		"webhook_id": string(id.New[id.Webhook]()), "delivery_id": string(id.New[id.Delivery]()),
+		"budget_id": string(id.New[id.Budget]()), "entry_id": string(id.New[id.Entry]()),
 	}
 }
 
@@ -98,6 +119,14 @@ var cases = map[string]struct {
 	"sessions.update":               {body: `{"title":"t"}`, foreign: "404"},
 	"sessions.archive":              {foreign: "404"},
 	"sessions.kill":                 {foreign: "404"},
+	"sessions.receipt":              {foreign: "404"},
+	"agents.stop":                   {foreign: "404"},
+	"api_keys.stop":                 {foreign: "404"},
+	"projects.stop":                 {foreign: "404"},
+	"organization.stop":             {foreign: "own"},
+	"stops.list":                    {foreign: "own"},
+	"stops.get":                     {foreign: "404"},
+	"sessions.resume":               {foreign: "404"},
 	"sessions.events.list":          {foreign: "404"},
 	"sessions.events.send":          {body: `{"events":[{"type":"user.message","content":"x"}]}`, foreign: "404"},
 	"sessions.events.stream":        {query: "?after_seq=0&until=idle", foreign: "404"},
@@ -117,6 +146,15 @@ var cases = map[string]struct {
 	"api_keys.update":               {body: `{"name":"renamed"}`, foreign: "404"},
 	"api_keys.rotate":               {foreign: "404"},
 	"api_keys.revoke":               {foreign: "404"},
+	"budgets.create":                {body: `{"name":"New","scope":{"type":"agent","id":"{agent_id}"},"limit":{"amount":"1.00","currency":"USD"},"period":"day"}`, foreign: "own"},
+	"budgets.list":                  {foreign: "own"},
+	"budgets.get":                   {foreign: "404"},
+	"budgets.update":                {body: `{"name":"renamed"}`, foreign: "404"},
+	"budgets.delete":                {foreign: "404"},
+	"usage.list":                    {foreign: "own"},
+	"ledger.entries.list":           {foreign: "own"},
+	"ledger.entries.get":            {foreign: "404"},
+	"ledger.accounts.list":          {foreign: "own"},
 	"webhooks.create":               {body: `{"url":"https://example.com/hook","event_types":["*"],"project_id":"{project_id}"}`, foreign: "404"},
 	"webhooks.list":                 {foreign: "own"},
 	"webhooks.get":                  {foreign: "404"},
@@ -262,6 +300,7 @@ func (w *world) snapshot() string {
 		"/v1/agents?include_archived=true", "/v1/sessions?include_archived=true", "/v1/projects?include_archived=true", "/v1/organization",
 		"/v1/agents/" + w.ids["agent_id"] + "/aliases", "/v1/sessions/" + w.ids["session_id"] + "/events",
 		"/v1/permissions", "/v1/permissions/tags", "/v1/roles", "/v1/members",
+		"/v1/budgets", "/v1/ledger/entries", "/v1/ledger/accounts",
 		"/v1/webhooks", "/v1/webhooks/" + w.ids["webhook_id"] + "/deliveries",
 	} {
 		res := w.askWith(w.orgKey, "GET", path, "")

@@ -46,9 +46,15 @@ func (a *API) sessionRoutes() []Route {
 		{
 			ID: "sessions.kill", Method: http.MethodPost, Path: "/v1/sessions/{session_id}/kill", Permission: tenants.SessionsWrite, Tag: tag,
 			Summary:     "Kill a session",
-			Description: "From its commit on, no worker of the session can journal, spend or reach the sandbox. The answer is a signed receipt; killing again gives the same one. While the sandbox's end is not yet proven the answer is 202.",
+			Description: "Ends the session and all sessions below it. From its commit on, no worker of any of them can journal, spend or reach a sandbox. The answer is a signed receipt; killing again gives the same one. While a sandbox's end is not yet proven the answer is 202.",
 			Errors:      []string{"session_terminated"},
 			Endpoint:    admit(killReceiptType, a.beginKill, a.replyKill),
+		},
+		{
+			ID: "sessions.receipt", Method: http.MethodGet, Path: "/v1/sessions/{session_id}/receipt", Permission: tenants.SessionsRead, Tag: tag,
+			Summary:     "Get the receipt of a session's kill",
+			Description: "404 for a session that was not killed. 'ambit receipt verify' checks it without asking the instance, against the key document of /.well-known/jwks.json.",
+			Endpoint:    plain(a.getReceipt),
 		},
 	}
 }
@@ -209,6 +215,11 @@ func (a *API) updateSession(ctx context.Context, tx pgx.Tx, in updateSessionIn) 
 	}
 	if !in.IfMatch.allows(have.Version) {
 		return Session{}, changedMeanwhile()
+	}
+	if in.Body.Limits != nil { // before anything locks the session
+		if err := a.cfg.Domains.Sessions.MayBegin(ctx, tx, org, in.Session); err != nil {
+			return Session{}, err
+		}
 	}
 	ifVersion := int64(0)
 	if in.IfMatch != "" && in.IfMatch != "*" {

@@ -13,6 +13,7 @@ func (a *API) table() []Route {
 		a.invokeRoutes(),
 		a.agentRoutes(),
 		a.sessionRoutes(),
+		a.stopRoutes(),
 		a.eventRoutes(),
 		[]Route{
 			{
