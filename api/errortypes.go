@@ -202,6 +202,11 @@ var errorTypes = []apidoc.ErrorType{
 		Action:  "Choose a model from GET /v1/models, or have the operator add a price.",
 	},
 	{
+		Slug: "unknown_time_zone", Status: http.StatusUnprocessableEntity, Title: "There is no such time zone",
+		Meaning: "The name is not one of the IANA time zone database, or this instance does not know it.",
+		Action:  "Name a zone such as Europe/Berlin or America/New_York, or UTC.",
+	},
+	{
 		Slug: "precondition_required", Status: http.StatusPreconditionRequired, Title: "If-Match is required",
 		Meaning: "Moving this without having seen its present state could undo somebody else's move.",
 		Action:  "Read it, and send its ETag in If-Match.",

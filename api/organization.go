@@ -27,7 +27,8 @@ func (a *API) organizationRoutes() []Route {
 		},
 		{
 			ID: "organization.update", Method: http.MethodPost, Path: "/v1/organization", Permission: tenants.OrganizationWrite, Tag: tag,
-			Summary: "Rename the organisation", Errors: []string{slugDenied, "precondition_failed"}, Endpoint: write(http.StatusOK, a.updateOrganization),
+			Summary: "Change the organisation", Description: "Its name, and the zone in which its days, weeks and months begin. What is left out stays. With another zone the periods of budgets begin at other moments, at once; what was spent and is held in them counts on.",
+			Errors: []string{slugDenied, "precondition_failed", "unknown_time_zone"}, Endpoint: write(http.StatusOK, a.updateOrganization),
 		},
 	}
 }
@@ -38,6 +39,7 @@ type Organization struct {
 	Type      string   `json:"type" const:"organization"`
 	Name      string   `json:"name"`
 	Slug      string   `json:"slug" doc:"Stands for it in the console's URLs."`
+	TimeZone  string   `json:"time_zone" example:"Europe/Berlin" doc:"By its name in the IANA database."`
 	Balance   *Balance `json:"balance" doc:"null for a key without ledger:read."`
 	Version   int64    `json:"version"`
 	CreatedAt Time     `json:"created_at"`
@@ -54,7 +56,7 @@ type Balance struct {
 
 func (a *API) showOrganization(c context.Context, tx pgx.Tx, o tenants.Organization) (Organization, error) {
 	out := Organization{
-		ID: o.ID, Type: "organization", Name: o.Name, Slug: o.Slug, Version: o.Version,
+		ID: o.ID, Type: "organization", Name: o.Name, Slug: o.Slug, TimeZone: o.TimeZone, Version: o.Version,
 		CreatedAt: Time(o.CreatedAt), UpdatedAt: Time(o.UpdatedAt),
 	}
 	if !tenants.Allowed(principal.From(c), tenants.LedgerRead) {
@@ -83,7 +85,8 @@ func (a *API) getOrganization(c *call, _ struct{}) (out Organization, err error)
 type updateOrganizationIn struct {
 	IfMatch ifMatch `header:"If-Match" doc:"The ETag that the organisation must have."`
 	Body    struct {
-		Name string `json:"name" required:"true" minlen:"1" maxlen:"100"`
+		Name     Opt[string] `json:"name" minlen:"1" maxlen:"100"`
+		TimeZone Opt[string] `json:"time_zone" maxlen:"64" example:"Europe/Berlin" doc:"A name of the IANA database."`
 	} `body:"json"`
 }
 
@@ -92,7 +95,7 @@ func (a *API) updateOrganization(ctx context.Context, tx pgx.Tx, in updateOrgani
 		return Organization{}, err
 	}
 	who := principal.From(ctx)
-	var ifVersion *int64
+	change := tenants.UpdateOrganization{Name: in.Body.Name.Ptr(), TimeZone: in.Body.TimeZone.Ptr()}
 	if in.IfMatch != "" {
 		have, err := a.cfg.Domains.Tenants.GetOrganization(ctx, who.Org)
 		if err != nil {
@@ -101,9 +104,9 @@ func (a *API) updateOrganization(ctx context.Context, tx pgx.Tx, in updateOrgani
 		if !in.IfMatch.allows(have.Version) {
 			return Organization{}, changedMeanwhile()
 		}
-		ifVersion = &have.Version
+		change.IfVersion = &have.Version
 	}
-	o, err := a.cfg.Domains.Tenants.RenameOrganizationTx(ctx, tx, who.Org, in.Body.Name, ifVersion)
+	o, err := a.cfg.Domains.Tenants.UpdateOrganizationTx(ctx, tx, who.Org, change)
 	if err != nil {
 		return Organization{}, err
 	}

@@ -14,6 +14,7 @@ func (a *API) table() []Route {
 		a.agentRoutes(),
 		a.sessionRoutes(),
 		a.stopRoutes(),
+		a.resumeRoutes(),
 		a.eventRoutes(),
 		[]Route{
 			{
@@ -31,6 +32,9 @@ func (a *API) table() []Route {
 		a.keyRoutes(),
 		a.permissionRoutes(),
 		a.roleRoutes(),
+		a.budgetRoutes(),
+		a.usageRoutes(),
+		a.ledgerRoutes(),
 		a.webhookRoutes(),
 		a.organizationRoutes(),
 	)

@@ -93,3 +93,17 @@ func (Metadata) JSONSchema(b *schema.Builder, d schema.Direction) *schema.Schema
 type TimeRange struct {
 	After, From, Before, To *time.Time
 }
+
+// halfOpen is the range from a moment, included, to another, not included; nil is no bound. Times here are exact to the microsecond.
+func (r TimeRange) halfOpen() (since, until *time.Time) {
+	since, until = r.From, r.Before
+	if since == nil && r.After != nil {
+		t := r.After.Add(time.Microsecond)
+		since = &t
+	}
+	if until == nil && r.To != nil {
+		t := r.To.Add(time.Microsecond)
+		until = &t
+	}
+	return since, until
+}

@@ -86,18 +86,18 @@ type Budget struct {
 // Available is what is left: never below zero.
 func (b Budget) Available() money.Nanos { return max(0, b.Limit-b.Spent-b.Held) }
 
-// Forecast is what will have been spent at the period's end if spending goes on as it did so far; zero when there is no end, or too little of
-// the period has passed to tell.
-func (b Budget) Forecast(now time.Time) money.Nanos {
+// Forecast is what will have been spent at the period's end if spending goes on as it did so far; false when there is no end, or too little
+// of the period has passed to tell.
+func (b Budget) Forecast(now time.Time) (money.Nanos, bool) {
 	whole, passed := b.ResetsAt.Sub(b.StartsAt), now.Sub(b.StartsAt)
-	if b.ResetsAt.IsZero() || passed < whole/50 || whole <= 0 {
-		return 0
+	if b.ResetsAt.IsZero() || b.StartsAt.IsZero() || whole <= 0 || passed < whole/50 {
+		return 0, false
 	}
 	n := new(big.Int).Mul(big.NewInt(int64(b.Spent)), big.NewInt(int64(whole)))
 	if n.Quo(n, big.NewInt(int64(min(passed, whole)))); !n.IsInt64() {
-		return math.MaxInt64
+		return math.MaxInt64, true
 	}
-	return money.Nanos(n.Int64())
+	return money.Nanos(n.Int64()), true
 }
 
 // NewBudget is what a budget is made from.
@@ -235,7 +235,7 @@ func GetBudget(ctx context.Context, tx pgx.Tx, org id.Org, budget id.Budget) (Bu
 	return budgetFromRow(billingdb.ListBudgetsRow(row))
 }
 
-// ListBudgets lists the budgets that bind, in the order in which they were made, after the given one. An empty scope lists all.
+// ListBudgets lists the budgets that bind, newest first, after the given one. An empty scope lists all.
 func ListBudgets(ctx context.Context, tx pgx.Tx, org id.Org, scope string, after id.Budget, limit int) ([]Budget, error) {
 	rows, err := billingdb.New(tx).ListBudgets(ctx, billingdb.ListBudgetsParams{OrgID: org, Scope: scope, AfterID: string(after), RowLimit: int32(limit)}) //nolint:gosec // at most a page
 	if err != nil {

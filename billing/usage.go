@@ -3,6 +3,7 @@ package billing
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -91,6 +92,25 @@ func Zone(ctx context.Context, tx pgx.Tx, org id.Org) (*time.Location, error) {
 		return nil, fmt.Errorf("load the organisation's zone: %w", err)
 	}
 	return zone, nil
+}
+
+// DayOf is when the day that holds a moment began in a zone.
+func DayOf(t time.Time, zone *time.Location) time.Time {
+	y, m, d := t.In(zone).Date()
+	return time.Date(y, m, d, 0, 0, 0, 0, zone)
+}
+
+// UsageNames finds what people call the things that the rows name by id.
+func UsageNames(ctx context.Context, tx pgx.Tx, org id.Org, rows []UsageRow) (map[string]string, error) {
+	known := map[string]bool{}
+	for _, r := range rows {
+		for _, one := range []string{r.Project, r.Agent, r.Key, r.Member} {
+			if one != "" {
+				known[one] = true
+			}
+		}
+	}
+	return Names(ctx, tx, org, slices.Sorted(maps.Keys(known)))
 }
 
 // Usage sums the ledger's captures, the earliest first. All rows of a range sum to what was captured in it, whatever they are grouped by.

@@ -20,10 +20,20 @@ type Organization struct {
 	Name string
 	// Slug stands for it in the console's URLs, and is unique in the instance.
 	Slug string
+	// TimeZone is the zone in which its days, weeks and months begin, by its name in the IANA database, such as Europe/Berlin.
+	TimeZone string
 	// Version grows with each change, from 1.
 	Version   int64
 	CreatedAt time.Time
 	UpdatedAt time.Time
+}
+
+// UpdateOrganization is the input of UpdateOrganizationTx. What is nil stays.
+type UpdateOrganization struct {
+	Name     *string
+	TimeZone *string
+	// IfVersion refuses the change, with precondition_failed, when the organisation is at another version.
+	IfVersion *int64
 }
 
 var errSlugTaken = fault.New(fault.Conflict, "slug_is_taken", "This short name is taken. Choose another.")
@@ -49,7 +59,7 @@ func (s *Service) CreateOrganization(ctx context.Context, owner id.User, name st
 // createOrganizationTx leaves the transaction in the new organisation, so that the hook can write into it.
 func (s *Service) createOrganizationTx(ctx context.Context, tx pgx.Tx, owner id.User, name string) (Organization, Project, error) {
 	now := s.clock.Now()
-	org := Organization{ID: id.New[id.Org](), Name: name, Slug: slugOf(name, "organisation"), Version: 1, CreatedAt: now, UpdatedAt: now}
+	org := Organization{ID: id.New[id.Org](), Name: name, Slug: slugOf(name, "organisation"), TimeZone: "UTC", Version: 1, CreatedAt: now, UpdatedAt: now}
 	if err := postgres.SetOrg(ctx, tx, org.ID); err != nil {
 		return Organization{}, Project{}, err
 	}
@@ -104,15 +114,24 @@ func (s *Service) GetOrganization(ctx context.Context, org id.Org) (out Organiza
 	return out, err
 }
 
-// RenameOrganizationTx sets an organisation's name. Its slug stays, as it stands in links. ifVersion may be nil; when it is another than
-// the present one, the fault is precondition_failed.
-func (s *Service) RenameOrganizationTx(ctx context.Context, tx pgx.Tx, org id.Org, name string, ifVersion *int64) (Organization, error) {
-	clean, bad := cleanName(name, "/name", true)
-	if bad != nil {
-		return Organization{}, fault.InvalidFields(*bad)
-	}
+// UpdateOrganizationTx changes an organisation's name or zone. Its slug stays, as it stands in links. A new zone moves the beginnings of
+// budgets' periods from the commit on; what was spent and is held in the period then under way counts on. Its faults: invalid_request,
+// unknown_time_zone, precondition_failed.
+func (s *Service) UpdateOrganizationTx(ctx context.Context, tx pgx.Tx, org id.Org, in UpdateOrganization) (Organization, error) {
 	q := tenantsdb.New(tx)
-	row, err := q.UpdateOrganization(ctx, tenantsdb.UpdateOrganizationParams{OrgID: string(org), Name: &clean, IfVersion: ifVersion, Now: s.clock.Now()})
+	if in.Name != nil {
+		clean, bad := cleanName(*in.Name, "/name", true)
+		if bad != nil {
+			return Organization{}, fault.InvalidFields(*bad)
+		}
+		in.Name = &clean
+	}
+	if in.TimeZone != nil {
+		if err := checkZone(ctx, q, *in.TimeZone); err != nil {
+			return Organization{}, err
+		}
+	}
+	row, err := q.UpdateOrganization(ctx, tenantsdb.UpdateOrganizationParams{OrgID: string(org), Name: in.Name, TimeZone: in.TimeZone, IfVersion: in.IfVersion, Now: s.clock.Now()})
 	if noRows(err) {
 		if _, err := q.GetOrganization(ctx, string(org)); err != nil {
 			return Organization{}, fmt.Errorf("read an organisation: %w", err)
@@ -120,13 +139,30 @@ func (s *Service) RenameOrganizationTx(ctx context.Context, tx pgx.Tx, org id.Or
 		return Organization{}, errVersion()
 	}
 	if err != nil {
-		return Organization{}, fmt.Errorf("rename an organisation: %w", err)
+		return Organization{}, fmt.Errorf("change an organisation: %w", err)
 	}
-	return organizationOf(row), nil
+	return organizationOf(tenantsdb.GetOrganizationRow(row)), nil
 }
 
-func organizationOf(r tenantsdb.Organization) Organization {
-	return Organization{ID: id.Org(r.ID), Name: r.Name, Slug: r.Slug, Version: r.Version, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt}
+// checkZone wants a zone by which both this program and the database reckon. Local and the database's own spellings, such as FOO+3, are none.
+func checkZone(ctx context.Context, q *tenantsdb.Queries, zone string) error {
+	_, err := time.LoadLocation(zone)
+	known := err == nil && zone != "" && zone != "Local"
+	if known {
+		if known, err = q.KnowsZone(ctx, zone); err != nil {
+			return fmt.Errorf("look for a time zone: %w", err)
+		}
+	}
+	if !known {
+		f := fault.Newf(fault.Unprocessable, "unknown_time_zone", "There is no time zone %q. Name one of the IANA database, such as Europe/Berlin or UTC.", zone)
+		f.Fields = []fault.Field{{Pointer: "/time_zone", Code: "unknown_time_zone", Message: f.Message}}
+		return f
+	}
+	return nil
+}
+
+func organizationOf(r tenantsdb.GetOrganizationRow) Organization {
+	return Organization{ID: id.Org(r.ID), Name: r.Name, Slug: r.Slug, TimeZone: r.TimeZone, Version: r.Version, CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt}
 }
 
 func errVersion() error {

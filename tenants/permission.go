@@ -31,6 +31,8 @@ const (
 	PermissionsWrite  Permission = "permissions:write"
 	TracesRead        Permission = "traces:read"
 	LedgerRead        Permission = "ledger:read"
+	BudgetsRead       Permission = "budgets:read"
+	BudgetsWrite      Permission = "budgets:write"
 	BillingRead       Permission = "billing:read"
 	BillingWrite      Permission = "billing:write"
 	WebhooksRead      Permission = "webhooks:read"
@@ -81,6 +83,8 @@ var grants = []struct {
 	{PermissionsWrite, []Role{RoleAdmin}},
 	{TracesRead, []Role{RoleAdmin, RoleDeveloper, RoleViewer}},
 	{LedgerRead, []Role{RoleAdmin, RoleBilling, RoleDeveloper, RoleViewer}},
+	{BudgetsRead, []Role{RoleAdmin, RoleBilling, RoleDeveloper, RoleViewer}},
+	{BudgetsWrite, []Role{RoleAdmin, RoleBilling}},
 	{BillingRead, []Role{RoleAdmin, RoleBilling}},
 	{BillingWrite, []Role{RoleBilling}},
 	// Not for viewers: an endpoint's address often holds a secret of its own.

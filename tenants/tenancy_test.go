@@ -239,13 +239,35 @@ func TestProjects(t *testing.T) {
 	require.NoError(t, errs[1])
 }
 
+func TestTheOrganisationsZoneIsOneThatThereIs(t *testing.T) {
+	f := newFixture(t)
+	a := f.account(t, "ada@example.com")
+	org := a.Organization.ID
+	require.Equal(t, "UTC", a.Organization.TimeZone)
+	for _, zone := range []string{"", "Local", "Mars/Olympus", "FOO+3", "europe", "../etc/passwd", "Europe/Berlin\x00", strings.Repeat("x", 10_000)} {
+		requireCode(t, "unknown_time_zone", f.txErr(t, org, func(tx pgx.Tx) error {
+			_, err := f.UpdateOrganizationTx(t.Context(), tx, org, tenants.UpdateOrganization{TimeZone: &zone})
+			return err
+		}))
+	}
+	f.tx(t, org, func(tx pgx.Tx) error {
+		_, err := f.UpdateOrganizationTx(t.Context(), tx, org, tenants.UpdateOrganization{TimeZone: new("Europe/Berlin")})
+		return err
+	})
+	got, err := f.GetOrganization(t.Context(), org)
+	require.NoError(t, err)
+	require.Equal(t, "Europe/Berlin", got.TimeZone)
+	require.Equal(t, a.Organization.Name, got.Name)
+	require.EqualValues(t, 2, got.Version)
+}
+
 func TestTheOrganisationIsRenamed(t *testing.T) {
 	f := newFixture(t)
 	a := f.account(t, "ada@example.com")
 	org := a.Organization.ID
 	var renamed tenants.Organization
 	f.tx(t, org, func(tx pgx.Tx) (err error) {
-		renamed, err = f.RenameOrganizationTx(t.Context(), tx, org, "Analytical Engines", &a.Organization.Version)
+		renamed, err = f.UpdateOrganizationTx(t.Context(), tx, org, tenants.UpdateOrganization{Name: new("Analytical Engines"), IfVersion: &a.Organization.Version})
 		return err
 	})
 	got, err := f.GetOrganization(t.Context(), org)
@@ -253,7 +275,7 @@ func TestTheOrganisationIsRenamed(t *testing.T) {
 	require.Equal(t, renamed, got)
 	require.Equal(t, a.Organization.Slug, got.Slug)
 	requireCode(t, "precondition_failed", f.txErr(t, org, func(tx pgx.Tx) error {
-		_, err := f.RenameOrganizationTx(t.Context(), tx, org, "x", &a.Organization.Version)
+		_, err := f.UpdateOrganizationTx(t.Context(), tx, org, tenants.UpdateOrganization{Name: new("x"), IfVersion: &a.Organization.Version})
 		return err
 	}))
 }

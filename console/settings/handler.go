@@ -1,7 +1,9 @@
 package settings
 
 import (
+	"net/http"
 	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/labstack/echo/v4"
@@ -84,7 +86,10 @@ func (h *Handler) fillOrganisation(c echo.Context, v *view) error {
 	if err != nil {
 		return err
 	}
-	v.OrgName, v.OrgVersion = org.Name, strconv.FormatInt(org.Version, 10)
+	v.OrgName, v.OrgVersion, v.OrgZone = org.Name, strconv.FormatInt(org.Version, 10), org.TimeZone
+	if c.Request().Method == http.MethodPost { // refused: what was typed is kept
+		v.OrgName, v.OrgZone = c.FormValue("name"), c.FormValue("time_zone")
+	}
 	if !v.CanSeeMembers {
 		return nil
 	}
@@ -114,7 +119,7 @@ func (h *Handler) done(c echo.Context, err error, tab, said string) error {
 		page.Flash(c, said)
 		return page.Redirect(c, page.PlaceOf(c).Path("settings")+"?tab="+tab)
 	}
-	problems, status, err := page.FormProblems(err, map[string]string{"/password": "next", "/next": "next", "/present": "present"})
+	problems, status, err := page.FormProblems(err, map[string]string{"/password": "next", "/next": "next", "/present": "present", "/time_zone": "time_zone"})
 	if err != nil {
 		return err
 	}
@@ -156,11 +161,16 @@ func (h *Handler) organisation(c echo.Context) error {
 	if err != nil {
 		return fault.InvalidField("/version", "required", "Open the page again and repeat your change.")
 	}
+	name := c.FormValue("name")
+	in := tenants.UpdateOrganization{Name: &name, IfVersion: &version}
+	if zone := strings.TrimSpace(c.FormValue("time_zone")); c.Request().Form.Has("time_zone") {
+		in.TimeZone = &zone
+	}
 	err = h.DB.InTx(ctx, p.Org, func(tx pgx.Tx) error {
-		_, err := h.Tenants.RenameOrganizationTx(ctx, tx, p.Org, c.FormValue("name"), &version)
+		_, err := h.Tenants.UpdateOrganizationTx(ctx, tx, p.Org, in)
 		return err
 	})
-	return h.done(c, err, "organisation", "The organisation is renamed.")
+	return h.done(c, err, "organisation", "The organisation is saved.")
 }
 
 func (h *Handler) newProject(c echo.Context) error {

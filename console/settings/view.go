@@ -42,6 +42,7 @@ type view struct {
 	SignIns     []signInRow
 	OrgName     string
 	OrgVersion  string
+	OrgZone     string
 	OrgID       string
 	Projects    []projectRow
 	Members     []memberRow
@@ -68,6 +69,15 @@ func tabSegments(p page.Place, base, current string) []ui.Segment {
 		}
 	}
 	return out
+}
+
+// zones are offered as one types; any other name of the IANA database is taken too.
+var zones = []string{
+	"UTC", "Africa/Cairo", "Africa/Johannesburg", "Africa/Lagos", "Africa/Nairobi", "America/Bogota", "America/Buenos_Aires", "America/Chicago", "America/Denver",
+	"America/Los_Angeles", "America/Mexico_City", "America/New_York", "America/Sao_Paulo", "America/Toronto", "Asia/Bangkok", "Asia/Dubai", "Asia/Hong_Kong",
+	"Asia/Jakarta", "Asia/Jerusalem", "Asia/Karachi", "Asia/Kolkata", "Asia/Manila", "Asia/Seoul", "Asia/Shanghai", "Asia/Singapore", "Asia/Tokyo",
+	"Australia/Melbourne", "Australia/Sydney", "Europe/Amsterdam", "Europe/Berlin", "Europe/Helsinki", "Europe/Istanbul", "Europe/Lisbon", "Europe/London",
+	"Europe/Madrid", "Europe/Paris", "Europe/Rome", "Europe/Stockholm", "Europe/Warsaw", "Europe/Zurich", "Pacific/Auckland", "Pacific/Honolulu",
 }
 
 // browserOf names a browser and its system from what it says of itself, well enough to recognise one's own.

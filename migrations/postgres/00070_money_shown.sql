@@ -58,6 +58,10 @@ END $$;
 CREATE TRIGGER zone_changes_budgets AFTER UPDATE OF time_zone ON organizations
   FOR EACH ROW WHEN (OLD.time_zone IS DISTINCT FROM NEW.time_zone) EXECUTE FUNCTION ambit_zone_changes_budgets();
 
+-- Whether a name is one of the zones by which the database reckons.
+CREATE FUNCTION ambit_knows_zone(zone text) RETURNS boolean LANGUAGE sql STABLE
+  AS $$ SELECT EXISTS (SELECT FROM pg_timezone_names WHERE name = zone) $$;
+
 -- For an operator's command, which names an organisation by its id or by its short name.
 CREATE FUNCTION ambit_find_organization(name text) RETURNS text
   LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp
@@ -72,6 +76,7 @@ END $$;
 -- +goose StatementEnd
 
 -- +goose Down
+DROP FUNCTION ambit_knows_zone(text);
 DROP FUNCTION ambit_find_organization(text);
 DROP TRIGGER zone_changes_budgets ON organizations;
 DROP FUNCTION ambit_zone_changes_budgets();

@@ -82,8 +82,8 @@ SELECT b.*, greatest(s.starts, '0001-01-01Z')::timestamptz AS starts_at,
 FROM budgets b JOIN organizations o ON o.id = b.org_id
   CROSS JOIN LATERAL (SELECT budget_period_start(b.period, o.time_zone, now()) AS starts) s
   LEFT JOIN budget_periods p ON p.org_id = b.org_id AND p.budget_id = b.id AND p.starts_at = s.starts
-WHERE b.org_id = @org_id AND b.archived_at IS NULL AND (sqlc.arg(scope)::text = '' OR b.scope = sqlc.arg(scope)::text) AND (@after_id::text = '' OR b.id > @after_id::text)
-ORDER BY b.id LIMIT @row_limit;
+WHERE b.org_id = @org_id AND b.archived_at IS NULL AND (sqlc.arg(scope)::text = '' OR b.scope = sqlc.arg(scope)::text) AND (@after_id::text = '' OR b.id < @after_id::text)
+ORDER BY b.id DESC LIMIT @row_limit;
 
 -- name: BudgetMismatches :many
 -- What a budget's period says against what the ledger's transfers say: for the daily recount and the tests.

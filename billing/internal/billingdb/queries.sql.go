@@ -443,8 +443,8 @@ SELECT b.org_id, b.id, b.name, b.scope, b.limit_nanos, b.period, b.action, b.ale
 FROM budgets b JOIN organizations o ON o.id = b.org_id
   CROSS JOIN LATERAL (SELECT budget_period_start(b.period, o.time_zone, now()) AS starts) s
   LEFT JOIN budget_periods p ON p.org_id = b.org_id AND p.budget_id = b.id AND p.starts_at = s.starts
-WHERE b.org_id = $1 AND b.archived_at IS NULL AND ($2::text = '' OR b.scope = $2::text) AND ($3::text = '' OR b.id > $3::text)
-ORDER BY b.id LIMIT $4
+WHERE b.org_id = $1 AND b.archived_at IS NULL AND ($2::text = '' OR b.scope = $2::text) AND ($3::text = '' OR b.id < $3::text)
+ORDER BY b.id DESC LIMIT $4
 `
 
 type ListBudgetsParams struct {

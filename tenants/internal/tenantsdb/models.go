@@ -8,15 +8,6 @@ import (
 	"time"
 )
 
-type Organization struct {
-	ID        string
-	Name      string
-	Slug      string
-	Version   int64
-	CreatedAt time.Time
-	UpdatedAt time.Time
-}
-
 type Project struct {
 	OrgID      string
 	ID         string

@@ -90,12 +90,16 @@ FROM my_memberships WHERE user_id = @user_id ORDER BY org_name, org_id;
 INSERT INTO organizations (id, name, slug, created_at, updated_at) VALUES (@id, @name, @slug, @created_at, @created_at);
 
 -- name: GetOrganization :one
-SELECT id, name, slug, version, created_at, updated_at FROM organizations WHERE id = @org_id;
+SELECT id, name, slug, time_zone, version, created_at, updated_at FROM organizations WHERE id = @org_id;
 
 -- name: UpdateOrganization :one
-UPDATE organizations SET name = coalesce(sqlc.narg(name), name), version = version + 1, updated_at = @now
+UPDATE organizations SET name = coalesce(sqlc.narg(name), name), time_zone = coalesce(sqlc.narg(time_zone), time_zone), version = version + 1, updated_at = @now
 WHERE id = @org_id AND (sqlc.narg(if_version)::bigint IS NULL OR version = sqlc.narg(if_version))
-RETURNING id, name, slug, version, created_at, updated_at;
+RETURNING id, name, slug, time_zone, version, created_at, updated_at;
+
+-- name: KnowsZone :one
+-- Whether the database can reckon in this zone too.
+SELECT ambit_knows_zone(@zone::text)::boolean;
 
 -- name: LockOrganization :one
 SELECT id FROM organizations WHERE id = @org_id FOR UPDATE;

@@ -368,16 +368,27 @@ func (q *Queries) GetMemberRole(ctx context.Context, arg GetMemberRoleParams) (s
 }
 
 const getOrganization = `-- name: GetOrganization :one
-SELECT id, name, slug, version, created_at, updated_at FROM organizations WHERE id = $1
+SELECT id, name, slug, time_zone, version, created_at, updated_at FROM organizations WHERE id = $1
 `
 
-func (q *Queries) GetOrganization(ctx context.Context, orgID string) (Organization, error) {
+type GetOrganizationRow struct {
+	ID        string
+	Name      string
+	Slug      string
+	TimeZone  string
+	Version   int64
+	CreatedAt time.Time
+	UpdatedAt time.Time
+}
+
+func (q *Queries) GetOrganization(ctx context.Context, orgID string) (GetOrganizationRow, error) {
 	row := q.db.QueryRow(ctx, getOrganization, orgID)
-	var i Organization
+	var i GetOrganizationRow
 	err := row.Scan(
 		&i.ID,
 		&i.Name,
 		&i.Slug,
+		&i.TimeZone,
 		&i.Version,
 		&i.CreatedAt,
 		&i.UpdatedAt,
@@ -817,6 +828,18 @@ func (q *Queries) InsertUser(ctx context.Context, arg InsertUserParams) error {
 		arg.CreatedAt,
 	)
 	return err
+}
+
+const knowsZone = `-- name: KnowsZone :one
+SELECT ambit_knows_zone($1::text)::boolean
+`
+
+// Whether the database can reckon in this zone too.
+func (q *Queries) KnowsZone(ctx context.Context, zone string) (bool, error) {
+	row := q.db.QueryRow(ctx, knowsZone, zone)
+	var column_1 bool
+	err := row.Scan(&column_1)
+	return column_1, err
 }
 
 const listKeys = `-- name: ListKeys :many
@@ -1683,30 +1706,43 @@ func (q *Queries) UpdateKey(ctx context.Context, arg UpdateKeyParams) (UpdateKey
 }
 
 const updateOrganization = `-- name: UpdateOrganization :one
-UPDATE organizations SET name = coalesce($1, name), version = version + 1, updated_at = $2
-WHERE id = $3 AND ($4::bigint IS NULL OR version = $4)
-RETURNING id, name, slug, version, created_at, updated_at
+UPDATE organizations SET name = coalesce($1, name), time_zone = coalesce($2, time_zone), version = version + 1, updated_at = $3
+WHERE id = $4 AND ($5::bigint IS NULL OR version = $5)
+RETURNING id, name, slug, time_zone, version, created_at, updated_at
 `
 
 type UpdateOrganizationParams struct {
 	Name      *string
+	TimeZone  *string
 	Now       time.Time
 	OrgID     string
 	IfVersion *int64
 }
 
-func (q *Queries) UpdateOrganization(ctx context.Context, arg UpdateOrganizationParams) (Organization, error) {
+type UpdateOrganizationRow struct {
+	ID        string
+	Name      string
+	Slug      string
+	TimeZone  string
+	Version   int64
+	CreatedAt time.Time
+	UpdatedAt time.Time
+}
+
+func (q *Queries) UpdateOrganization(ctx context.Context, arg UpdateOrganizationParams) (UpdateOrganizationRow, error) {
 	row := q.db.QueryRow(ctx, updateOrganization,
 		arg.Name,
+		arg.TimeZone,
 		arg.Now,
 		arg.OrgID,
 		arg.IfVersion,
 	)
-	var i Organization
+	var i UpdateOrganizationRow
 	err := row.Scan(
 		&i.ID,
 		&i.Name,
 		&i.Slug,
+		&i.TimeZone,
 		&i.Version,
 		&i.CreatedAt,
 		&i.UpdatedAt,
