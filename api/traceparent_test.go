@@ -32,7 +32,8 @@ func TestTheCallersTrace(t *testing.T) {
 	}
 	said := func(session id.Session, eventType string) (by struct {
 		By struct{ Traceparent string }
-	}) {
+	},
+	) {
 		for _, e := range tn.allEvents(session) {
 			if e.Type == eventType {
 				require.NoError(t, json.Unmarshal(e.Payload, &by))

@@ -55,7 +55,7 @@ func (d *Driver) Probe(ctx context.Context) (driver.ProbeResult, error) {
 	if err != nil {
 		return driver.ProbeResult{}, err
 	}
-	d.log.Info("sandbox engine probed", "accelerator", r.Accelerator, "version", r.Version, "took", r.Took, "detail", r.Detail)
+	d.log.InfoContext(ctx, "sandbox engine probed", "accelerator", r.Accelerator, "version", r.Version, "took", r.Took, "detail", r.Detail)
 	d.rememberProbe(key, r)
 	d.probed = &r
 	return r, nil
