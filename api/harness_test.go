@@ -71,7 +71,7 @@ func newRig(t testing.TB, change ...func(*api.Config)) *rig {
 	require.NoError(t, err)
 	table, err := prices.Shipped()
 	require.NoError(t, err)
-	g := gate.New(table, r.clock, log)
+	g := gate.New(table, policy.NewCache(r.db, nil, log), r.clock, log)
 	r.tenants, err = tenants.New(r.db, tenants.Deps{
 		Clock: r.clock, Logger: log, Sealer: sealer, PublicURL: "http://ambit.test",
 		OnOrganizationCreated: func(ctx context.Context, tx pgx.Tx, org tenants.Organization) error {

@@ -96,6 +96,9 @@ type Prepared struct {
 	TimeLimit   time.Duration
 	// Domain is the host that the call goes to, in its one spelling, and so whoever is paid by it; empty when it stays inside the platform.
 	Domain string
+	// Action and Object are what is done and to what, as rules name it: "write" and the path of a file, a method and an address.
+	Action string
+	Object string
 	// Sandbox says that the call needs the session's sandbox; Command, that it is a command there.
 	Sandbox bool
 	Command bool
@@ -135,6 +138,9 @@ func (r *Registry) Check(name string, input json.RawMessage) (Prepared, error) {
 	}
 	if t.Domain != nil {
 		p.Domain = t.Domain(input)
+	}
+	if t.Facets != nil {
+		p.Action, p.Object = t.Facets(input)
 	}
 	return p, nil
 }

@@ -61,6 +61,8 @@ type Tool struct {
 	Classify func(input json.RawMessage) Idempotency
 	// Domain tells the host that a call goes to, in its one spelling, for the rules on it; nil where no call leaves the platform.
 	Domain func(input json.RawMessage) string
+	// Facets tells what a call does and to what, in the spelling in which rules are written; nil where there is nothing to tell apart.
+	Facets func(input json.RawMessage) (action, object string)
 	// Shape makes a result of a command that ended, with the output that was passed on. It is nil where Command is false.
 	Shape func(output []byte, end *sandbox.ExecResult) Result
 }

@@ -24,6 +24,7 @@ import (
 	"ambit.dev/ambit/console"
 	consoleagents "ambit.dev/ambit/console/agents"
 	"ambit.dev/ambit/governance/gate"
+	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/internal/apidoc"
 	"ambit.dev/ambit/internal/clickhouse/clickhousetest"
 	"ambit.dev/ambit/internal/clock"
@@ -84,7 +85,7 @@ func newWorld(t *testing.T) *world {
 	w.agents = agents.New(agents.Catalogue{KnowsModel: func(m string) bool { return gateway.Knows(context.Background(), m) }, KnowsTool: tools.Knows}, clock.System())
 	table, err := prices.Shipped()
 	require.NoError(t, err)
-	g := gate.New(table, clock.System(), log)
+	g := gate.New(table, policy.NewCache(w.db, nil, log), clock.System(), log)
 	listener := postgres.NewListener(w.db, log, journal.Channel, journal.InterruptChannel, journal.RestChannel, journal.OutboxChannel)
 	listener.Start(t.Context())
 	t.Cleanup(listener.Stop)

@@ -29,6 +29,7 @@ import (
 	"ambit.dev/ambit/billing"
 	"ambit.dev/ambit/billing/prices"
 	"ambit.dev/ambit/governance/gate"
+	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/internal/blob"
 	"ambit.dev/ambit/internal/clock"
 	"ambit.dev/ambit/internal/config"
@@ -173,7 +174,7 @@ func newRig(t testing.TB, opts ...rigOption) *rig {
 
 	table, err := prices.Shipped()
 	require.NoError(t, err)
-	r.gate = gate.New(table, clock.System(), r.log)
+	r.gate = gate.New(table, policy.NewCache(r.db, nil, r.log), clock.System(), r.log)
 	r.db = dbtest.New(t)
 	r.blobDir = t.TempDir()
 	r.blobs, err = blob.OpenDir(r.blobDir)

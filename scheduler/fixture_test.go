@@ -16,6 +16,7 @@ import (
 	"ambit.dev/ambit/billing/prices"
 	"ambit.dev/ambit/connectors"
 	"ambit.dev/ambit/governance/gate"
+	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/internal/clock"
 	"ambit.dev/ambit/internal/dbtest"
 	"ambit.dev/ambit/internal/id"
@@ -71,7 +72,7 @@ func newWorld(t testing.TB, credit money.Nanos, providers ...models.Provider) *w
 		Nanos: prices.Prices{prices.InputToken: 100, prices.OutputToken: 1000},
 	}}})
 	require.NoError(t, err)
-	w.gate = gate.New(table, clock.System(), log)
+	w.gate = gate.New(table, policy.NewCache(db, nil, log), clock.System(), log)
 	w.models, err = models.New(models.Config{Providers: append([]models.Provider{scripted.New(scripted.Config{})}, providers...), Clock: clock.System(), Log: log})
 	require.NoError(t, err)
 	w.agents = agents.New(agents.Catalogue{

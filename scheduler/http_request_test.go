@@ -84,7 +84,7 @@ func TestASessionActsOutsideUnderItsEffectKey(t *testing.T) {
 	require.Equal(t, money.Nanos(10_000), settled.Cost, "the price of the table")
 
 	events = run("api.example.com")
-	require.Contains(t, string(find(events, "agent.tool_result", "").Payload), "Hosts that it may reach: api.example.com")
+	require.Contains(t, string(find(events, "agent.tool_result", "").Payload), "It may reach: api.example.com")
 	events = run()
 	require.Contains(t, string(find(events, "agent.tool_result", "").Payload), "Hosts that it may reach: none")
 	require.Len(t, keys, 1)

@@ -59,6 +59,7 @@ func (w *work) resumeTool(base context.Context, step journal.Step) error {
 	}
 	proposal := gate.Proposal{
 		Step: step.ID, Kind: gate.ToolCall, Name: step.Name, Digest: call.Digest, EffectKey: step.EffectKey, Within: call.TimeLimit + toolSlack + time.Minute, ToolUseID: use.ID,
+		Action: call.Action, Object: call.Object, Domain: call.Domain,
 	}
 	var decision gate.Decision
 	err = w.commitTx(base, func(tx pgx.Tx, l *journal.Locked) (_ []journal.Entry, err error) {

@@ -10,6 +10,7 @@ import (
 	"ambit.dev/ambit/agents/loop"
 	"ambit.dev/ambit/billing"
 	"ambit.dev/ambit/governance/gate"
+	"ambit.dev/ambit/internal/failpoint"
 	"ambit.dev/ambit/internal/money"
 	"ambit.dev/ambit/journal"
 )
@@ -71,7 +72,9 @@ func (w *work) steps(base context.Context) error {
 			}
 			waited = next.wait
 		case next.effect != nil:
+			failpoint.Hit(failpoint.BeforeEffect)
 			ended = next.effect.run(w, base)
+			failpoint.Hit(failpoint.AfterEffect)
 		default: // it was settled, and this worker is to do no more
 			if base.Err() != nil {
 				return stopped(context.Cause(base))
@@ -155,6 +158,10 @@ func (w *work) commit(ctx context.Context, write func(ctx context.Context, d *dr
 		case errors.Is(err, gate.ErrMoved):
 			short = nil
 			if err := w.commitTx(ctx, func(pgx.Tx, *journal.Locked) ([]journal.Entry, error) { return nil, nil }); err != nil {
+				return err
+			}
+		case errors.Is(err, gate.ErrRuled):
+			if err := w.db.InTx(ctx, w.lease.Org, func(tx pgx.Tx) error { return w.gate.Reload(ctx, tx, w.lease.Org) }); err != nil {
 				return err
 			}
 		default:

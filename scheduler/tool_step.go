@@ -42,7 +42,7 @@ func (w *work) intendTool(d *draft, use loop.ToolUse) (following, error) {
 	step := id.New[id.Step]()
 	proposal := gate.Proposal{
 		Step: step, Kind: gate.ToolCall, Name: use.Name, Digest: digest, EffectKey: string(step), Within: limit + toolSlack + time.Minute, ToolUseID: use.ID,
-		Quantity: toolQuantities(use.Name, call.Sandbox, limit.Milliseconds()),
+		Action: call.Action, Object: call.Object, Domain: call.Domain, Quantity: toolQuantities(use.Name, call.Sandbox, limit.Milliseconds()),
 	}
 	decision, err := w.intend(d, proposal, journal.StepIntended{Kind: journal.KindToolCall, Name: use.Name, Attempt: 1, QueuedAt: d.Now})
 	switch {
@@ -147,8 +147,11 @@ func (w *work) endCommand(base context.Context, box *sandbox.Sandbox, o *toolOut
 func (o *toolOutcome) settle(ctx context.Context, w *work, d *draft) error {
 	settled := journal.StepSettled{Kind: journal.KindToolCall, Name: o.use.Name, Outcome: journal.Succeeded}
 	result := journal.AgentToolResult{ToolUseID: o.use.ID, Content: journal.Text(o.result.Text), IsError: o.result.IsError}
-	if o.err != nil {
+	switch {
+	case o.err != nil:
 		w.failedTool(&settled, &result, o)
+	case o.result.Unknown:
+		settled.Outcome = journal.Unknown
 	}
 	ran := min(o.ran, o.call.TimeLimit) // waiting for the connection is not the command's time
 	if o.ran > 0 && o.call.Sandbox {

@@ -51,6 +51,21 @@ func checkPath(input json.RawMessage) error {
 	return err
 }
 
+// onFile tells what a file tool does to which file, below the working directory.
+func onFile(action string) func(json.RawMessage) (string, string) {
+	return func(input json.RawMessage) (string, string) {
+		a, err := args[onlyPath](input)
+		if err != nil {
+			return action, ""
+		}
+		clean, err := inside(a.Path)
+		if err != nil {
+			return action, ""
+		}
+		return action, clean
+	}
+}
+
 // inside makes a path relative to the working directory. The guest has the last word, since it sees the symbolic links; here a path is
 // refused that plainly leads out, before a sandbox is taken for it.
 func inside(p string) (string, error) {

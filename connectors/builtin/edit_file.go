@@ -43,6 +43,7 @@ func EditFile() connectors.Tool {
 	return connectors.Tool{
 		Name: "edit_file", Mount: Mount, Description: editFileDescription, Schema: json.RawMessage(editFileSchema), Risk: connectors.MediumRisk,
 		Idempotency: connectors.Neither, Reversible: true, Limit: constant(fileLimit),
+		Facets: onFile("write"),
 		Check: func(input json.RawMessage) error {
 			a, err := args[editArgs](input)
 			if err != nil {

@@ -119,6 +119,17 @@ func HTTPRequest(o Outside) connectors.Tool {
 			}
 			return t.Host.String()
 		},
+		Facets: func(input json.RawMessage) (action, object string) {
+			a, err := requestOf(input)
+			if err != nil {
+				return "", ""
+			}
+			t, err := egress.ParseURL(a.URL)
+			if err != nil {
+				return a.Method, ""
+			}
+			return a.Method, t.WithoutQuery()
+		},
 		Check: checkRequest,
 		Outside: func(ctx context.Context, g gate.Grant, input json.RawMessage) (connectors.Result, error) {
 			a, err := requestOf(input)

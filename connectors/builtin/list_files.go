@@ -28,7 +28,7 @@ const listFilesSchema = `{
 func ListFiles() connectors.Tool {
 	return connectors.Tool{
 		Name: "list_files", Mount: Mount, Description: listFilesDescription, Schema: json.RawMessage(listFilesSchema), Risk: connectors.LowRisk,
-		Idempotency: connectors.Safe, Reversible: true, Limit: constant(fileLimit), Check: checkPath, Run: listFiles,
+		Idempotency: connectors.Safe, Reversible: true, Limit: constant(fileLimit), Check: checkPath, Facets: onFile("read"), Run: listFiles,
 	}
 }
 

@@ -37,7 +37,7 @@ const (
 func ReadFile() connectors.Tool {
 	return connectors.Tool{
 		Name: "read_file", Mount: Mount, Description: readFileDescription, Schema: json.RawMessage(readFileSchema), Risk: connectors.LowRisk,
-		Idempotency: connectors.Safe, Reversible: true, Limit: constant(fileLimit), Check: checkPath, Run: readFile,
+		Idempotency: connectors.Safe, Reversible: true, Limit: constant(fileLimit), Check: checkPath, Facets: onFile("read"), Run: readFile,
 	}
 }
 

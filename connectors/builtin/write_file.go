@@ -27,7 +27,7 @@ const writeFileSchema = `{
 func WriteFile() connectors.Tool {
 	return connectors.Tool{
 		Name: "write_file", Mount: Mount, Description: writeFileDescription, Schema: json.RawMessage(writeFileSchema), Risk: connectors.MediumRisk,
-		Idempotency: connectors.Idempotent, Reversible: true, Limit: constant(fileLimit), Check: checkPath,
+		Idempotency: connectors.Idempotent, Reversible: true, Limit: constant(fileLimit), Check: checkPath, Facets: onFile("write"),
 		Run: func(ctx context.Context, w connectors.Workspace, input json.RawMessage) (connectors.Result, error) {
 			a, err := args[struct {
 				Path    string `json:"path"`

@@ -12,6 +12,7 @@ import (
 
 	"ambit.dev/ambit/billing"
 	"ambit.dev/ambit/governance/gate/internal/gatedb"
+	"ambit.dev/ambit/internal/failpoint"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/money"
 	"ambit.dev/ambit/internal/postgres"
@@ -28,6 +29,9 @@ const (
 
 // ErrMoved says that others have appended to the journal since the unit was drafted: it must be drafted again.
 var ErrMoved = errors.New("the journal has moved on")
+
+// ErrRuled says that the organisation's rules have changed since the unit was decided: after Gate.Reload it must be drafted again.
+var ErrRuled = errors.New("the rules have changed")
 
 // ShortError says that the unit's hold can't be had: nothing was written, and the unit is to be drafted again with Short.
 type ShortError struct{ Short billing.Short }
@@ -56,7 +60,7 @@ type commit struct {
 // NewCommitter makes a committer.
 func NewCommitter(db *postgres.DB) *Committer { return &Committer{db: db} }
 
-// Commit writes the unit and, with a nil error, arms its admission. Nothing was written when the error is ErrMoved, journal.ErrFenced or a
+// Commit writes the unit and, with a nil error, arms its admission. Nothing was written when the error is ErrMoved, ErrRuled, journal.ErrFenced or a
 // *ShortError. Any other error leaves open whether it was: the session is then left to its next worker.
 func (c *Committer) Commit(ctx context.Context, u *Unit) error {
 	params, err := u.params()
@@ -137,6 +141,7 @@ func (c *Committer) send(ctx context.Context, batch []*commit, wait bool) ([]gat
 	}
 	outcomes := make([]gatedb.CommitUnitRow, len(batch))
 	var failed error
+	failpoint.Hit(failpoint.BeforeCommit)
 	results := gatedb.New(c.db.App()).CommitUnit(ctx, params)
 	results.QueryRow(func(i int, row gatedb.CommitUnitRow, err error) {
 		outcomes[i] = row
@@ -146,6 +151,7 @@ func (c *Committer) send(ctx context.Context, batch []*commit, wait bool) ([]gat
 	if err := results.Close(); err != nil || failed != nil {
 		return nil, postgres.Translate(errors.Join(failed, err))
 	}
+	failpoint.Hit(failpoint.AfterCommit)
 	return outcomes, nil
 }
 
@@ -156,8 +162,11 @@ func (c *Committer) finish(m *commit, row gatedb.CommitUnitRow) {
 			m.unit.admission.arm()
 		}
 		m.unit.Written(c.db.Announce)
+		failpoint.Hit(failpoint.Announced)
 	case "moved":
 		m.err = ErrMoved
+	case "ruled":
+		m.err = ErrRuled
 	case "fenced":
 		m.err = journal.ErrFenced
 	case "short":
@@ -178,7 +187,7 @@ func (u *Unit) params() (gatedb.CommitUnitParams, error) {
 		return gatedb.CommitUnitParams{}, errors.New("a unit begins one step and settles one")
 	}
 	p := gatedb.CommitUnitParams{
-		Org: string(u.Org), Session: string(u.ID), Project: string(u.Project), Owner: u.lease.Owner, Epoch: u.lease.Epoch, Seen: u.seen, Now: u.Now,
+		Org: string(u.Org), Session: string(u.ID), Project: string(u.Project), Owner: u.lease.Owner, Epoch: u.lease.Epoch, Seen: u.seen, Policy: u.policy, Now: u.Now,
 		SchemaVersion: journal.SchemaVersion, Seqs: rows.Seqs, Ids: rows.IDs, Types: rows.Types, StepIds: rows.Steps, Payloads: rows.Payloads,
 		LastSeq: u.LastSeq, Status: string(u.Status), StopReason: rows.StopReason, Usage: rows.Usage, Charged: int64(u.Charged), Limits: rows.Limits,
 		ReleaseLease: u.releaseLease, Spans: rows.Spans,

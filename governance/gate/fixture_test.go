@@ -13,6 +13,7 @@ import (
 	"ambit.dev/ambit/billing"
 	"ambit.dev/ambit/billing/prices"
 	"ambit.dev/ambit/governance/gate"
+	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/internal/clock"
 	"ambit.dev/ambit/internal/dbtest"
 	"ambit.dev/ambit/internal/id"
@@ -34,6 +35,7 @@ type scene struct {
 	lease   journal.Lease
 	gate    *gate.Gate
 	commits *gate.Committer
+	cache   *policy.Cache
 	clock   *clock.Offset
 }
 
@@ -48,7 +50,7 @@ func newScene(t *testing.T, credit money.Nanos) *scene {
 		{Kind: prices.Tool, Ref: "builtin/bash", EffectiveFrom: from, Nanos: prices.Prices{prices.Call: 5000}},
 	}})
 	require.NoError(t, err)
-	s.gate, s.commits = gate.New(table, s.clock, slog.New(slog.DiscardHandler)), gate.NewCommitter(s.db)
+	s.gate, s.commits = gate.New(table, s.rules(), s.clock, slog.New(slog.DiscardHandler)), gate.NewCommitter(s.db)
 	require.NoError(t, s.db.InTx(t.Context(), s.org, func(tx pgx.Tx) error {
 		now := s.clock.Now()
 		if credit > 0 {
@@ -82,6 +84,12 @@ func (s *scene) asOwner(sql string) {
 	defer conn.Close(context.Background()) //nolint:errcheck // the test's own
 	_, err = conn.Exec(s.t.Context(), sql)
 	require.NoError(s.t, err)
+}
+
+// rules is a cache of the permissions as one process has it.
+func (s *scene) rules() *policy.Cache {
+	s.cache = policy.NewCache(s.db, nil, slog.New(slog.DiscardHandler))
+	return s.cache
 }
 
 // claim takes the lease of a session.
@@ -153,6 +161,10 @@ func (s *scene) admit(p gate.Proposal) gate.Decision {
 		var wanting *gate.ShortError
 		if errors.As(err, &wanting) {
 			short = &wanting.Short
+			continue
+		}
+		if errors.Is(err, gate.ErrRuled) {
+			require.NoError(s.t, s.db.InTx(s.t.Context(), s.org, func(tx pgx.Tx) error { return s.gate.Reload(s.t.Context(), tx, s.org) }))
 			continue
 		}
 		require.NoError(s.t, err)

@@ -6,14 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"ambit.dev/ambit/billing"
 	"ambit.dev/ambit/billing/prices"
+	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/internal/clock"
+	"ambit.dev/ambit/internal/egress"
 	"ambit.dev/ambit/internal/fault"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/money"
@@ -39,6 +41,10 @@ type Proposal struct {
 	Within time.Duration
 	// ToolUseID is the model's tool use that is proposed, if it is one.
 	ToolUseID string
+	// Action and Object are what is done and to what, Domain the host that the effect goes to; each empty where it has none.
+	Action string
+	Object string
+	Domain string
 }
 
 // Decision is the gate's answer.
@@ -46,6 +52,8 @@ type Decision struct {
 	Outcome   string // journal.Admitted, journal.Denied or journal.Waiting
 	Reasons   []journal.Reason
 	Shortfall *journal.Shortfall
+	// Asked is what permissions looked at; nil where none were asked.
+	Asked *journal.Asked
 	// Hold is what was reserved; nil unless admitted.
 	Hold *journal.HoldRef
 	// Admission is nil unless admitted. It is of no use before the transaction has committed.
@@ -56,42 +64,68 @@ type Decision struct {
 func (d Decision) Event(p Proposal) journal.GateDecided {
 	return journal.GateDecided{
 		Decision: d.Outcome, Kind: string(p.Kind), Name: p.Name, Digest: hex.EncodeToString(p.Digest[:]), Reasons: d.Reasons,
-		ToolUseID: p.ToolUseID, Shortfall: d.Shortfall,
+		ToolUseID: p.ToolUseID, Shortfall: d.Shortfall, Asked: d.Asked,
 	}
 }
 
 // Gate decides. It is safe for concurrent use.
 type Gate struct {
-	prices *prices.Table
-	clock  clock.Clock
-	log    *slog.Logger
+	prices   *prices.Table
+	policies *policy.Cache
+	clock    clock.Clock
+	log      *slog.Logger
 }
 
-// New makes a gate over a price table.
-func New(table *prices.Table, c clock.Clock, log *slog.Logger) *Gate {
-	return &Gate{prices: table, clock: c, log: log}
+// New makes a gate over a price table and the organisations' rules.
+func New(table *prices.Table, policies *policy.Cache, c clock.Clock, log *slog.Logger) *Gate {
+	return &Gate{prices: table, policies: policies, clock: c, log: log}
+}
+
+// Reload reads an organisation's rules as they are now, after ErrRuled.
+func (g *Gate) Reload(ctx context.Context, tx pgx.Tx, org id.Org) error {
+	_, err := g.policies.Now(ctx, tx, org)
+	return err
 }
 
 // Prices is the table that the gate prices with.
 func (g *Gate) Prices() *prices.Table { return g.prices }
 
-// permitted is the permission check: an agent may call its own model and the tools that its definition names, and nothing else.
-func permitted(agent journal.Snapshot, p Proposal) *journal.Reason {
-	switch p.Kind {
-	case ModelCall:
-		if p.Name != agent.Model {
-			return &journal.Reason{Rule: "agent.model", Message: fmt.Sprintf("This agent may call the model %s, not %s.", agent.Model, p.Name)}
-		}
-	case ToolCall:
-		if !slices.Contains(agent.Tools, p.Name) {
-			return &journal.Reason{Rule: "agent.tools", Message: fmt.Sprintf("The tool %s is not among this agent's tools.", p.Name)}
-		}
-	case Exec:
-		return &journal.Reason{Rule: "exec", Message: "A person's own commands in a sandbox are not permitted."}
-	default:
-		return &journal.Reason{Rule: "kind", Message: fmt.Sprintf("%q is no kind of effect that this gate knows.", p.Kind)}
+// permitted asks the rules. reason is nil when they allow the effect.
+func permitted(rules *policy.Set, now time.Time, session *journal.Session, p Proposal, amount money.Nanos) (reason *journal.Reason, asked *journal.Asked) {
+	if p.Kind == Exec {
+		return &journal.Reason{Rule: "exec", Message: "A person's own commands in a sandbox are not permitted."}, nil
 	}
-	return nil
+	d := rules.Decide(policy.Request{
+		Agent: session.Agent.ID, Project: session.Project, Model: session.Agent.Model, Tools: session.Agent.Tools,
+		Kind: string(p.Kind), Name: p.Name, Action: p.Action, Object: p.Object, Amount: amount, At: now, Domain: p.Domain,
+	})
+	if !d.Allowed() {
+		r := d.Reason()
+		return &r, d.Asked()
+	}
+	if reason := reachable(session.Agent, p); reason != nil {
+		return reason, d.Asked()
+	}
+	return nil, d.Asked()
+}
+
+// reachable refuses an address outside of the platform that the agent's definition does not name.
+func reachable(agent journal.Snapshot, p Proposal) *journal.Reason {
+	if p.Domain == "" {
+		return nil
+	}
+	hosts, _, err := egress.ParseRules(agent.Network.AllowedHosts)
+	if err == nil {
+		var to egress.Target
+		if to, err = egress.ParseURL(p.Object); err == nil && hosts.Allow(to) {
+			return nil
+		}
+	}
+	may := "It may reach none."
+	if len(agent.Network.AllowedHosts) > 0 {
+		may = "It may reach: " + strings.Join(agent.Network.AllowedHosts, ", ") + "."
+	}
+	return &journal.Reason{Rule: "agent.network", Message: fmt.Sprintf("The host %s is not among those that this agent may reach. %s", p.Domain, may)}
 }
 
 func (g *Gate) bound(now time.Time, quantity []Priced) (money.Nanos, []prices.Line, error) {

@@ -217,7 +217,7 @@ func TestWhatIsUsedIsPricedAsOfItsAdmission(t *testing.T) {
 	}})
 	require.NoError(t, err)
 	s := newScene(t, money.Dollar)
-	g := gate.New(table, s.clock, nil)
+	g := gate.New(table, s.rules(), s.clock, nil)
 	p := proposal()
 	admittedAt := time.Date(2029, 12, 31, 23, 59, 59, 0, time.UTC)
 	u := s.unit(nil)

@@ -19,12 +19,17 @@ func (g *Gate) Readmit(ctx context.Context, tx pgx.Tx, now time.Time, session *j
 	if open.SettledSeq != 0 || open.ID != p.Step || open.EffectKey != p.EffectKey {
 		return Decision{}, errors.New("only an open step can be taken up again, under its own key")
 	}
-	if reason := permitted(session.Agent, p); reason != nil {
-		return Decision{Outcome: journal.Denied, Reasons: []journal.Reason{*reason}}, nil
+	rules, err := g.policies.Now(ctx, tx, session.Org)
+	if err != nil {
+		return Decision{}, err
 	}
 	hold, err := billing.ReadHold(ctx, tx, session.Org, open.Hold)
 	if err != nil {
 		return Decision{}, err
+	}
+	reason, asked := permitted(rules, now, &session.Session, p, hold.Amount)
+	if reason != nil {
+		return Decision{Outcome: journal.Denied, Reasons: []journal.Reason{*reason}, Asked: asked}, nil
 	}
 	if hold.State != "held" && hold.State != "unsettled" {
 		return Decision{Outcome: journal.Denied, Reasons: []journal.Reason{{Rule: "hold", Message: "The hold of this step is settled."}}}, nil
@@ -35,7 +40,7 @@ func (g *Gate) Readmit(ctx context.Context, tx pgx.Tx, now time.Time, session *j
 	}
 	postgres.AfterCommit(tx, a.arm)
 	return Decision{
-		Outcome: journal.Admitted, Hold: &journal.HoldRef{ID: hold.ID, Amount: hold.Amount}, Admission: a,
+		Outcome: journal.Admitted, Hold: &journal.HoldRef{ID: hold.ID, Amount: hold.Amount}, Admission: a, Asked: asked,
 		Reasons: []journal.Reason{{Rule: "resumed", Message: "taken up again under its own effect key and hold"}},
 	}, nil
 }

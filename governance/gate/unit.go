@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"ambit.dev/ambit/billing"
+	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/internal/fault"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/money"
@@ -20,15 +21,19 @@ type Unit struct {
 	// Now is the time of everything in the unit.
 	Now time.Time
 
-	lease        journal.Lease
-	seen         int64
-	short        *billing.Short
-	settle       *settlement
-	place        *billing.HoldRequest
-	hold         id.Hold
-	admission    *Admission
+	lease     journal.Lease
+	seen      int64
+	short     *billing.Short
+	settle    *settlement
+	place     *billing.HoldRequest
+	hold      id.Hold
+	admission *Admission
+	// policy is the version of the rules by which it was decided; noPolicy where nothing was.
+	policy       int64
 	releaseLease bool
 }
+
+const noPolicy = -1
 
 type settlement struct {
 	hold   journal.HoldRef
@@ -39,7 +44,7 @@ type settlement struct {
 // Draft begins a unit on a session as its lease-holder knows it. short is what the ledger answered to the unit before, where that could
 // not be had: the gate then denies it with that shortfall.
 func Draft(now time.Time, session journal.Session, lease journal.Lease, short *billing.Short) *Unit {
-	return &Unit{Draft: *journal.NewDraft(session), Now: now, lease: lease, seen: session.LastSeq, short: short}
+	return &Unit{Draft: *journal.NewDraft(session), Now: now, lease: lease, seen: session.LastSeq, short: short, policy: noPolicy}
 }
 
 // ReleaseLease gives the lease back with the commit.
@@ -54,22 +59,28 @@ func (g *Gate) Admit(u *Unit, p Proposal) (Decision, error) {
 	if u.place != nil {
 		return Decision{}, errors.New("a unit admits one effect")
 	}
-	if reason := permitted(u.Agent, p); reason != nil {
-		return Decision{Outcome: journal.Denied, Reasons: []journal.Reason{*reason}}, nil
+	rules := g.policies.InMemory(u.Org) // whether they are the newest, the commit says
+	if rules == nil {
+		rules = policy.Empty
 	}
+	u.policy = rules.Version()
 	bound, lines, err := g.bound(u.Now, p.Quantity)
-	if err != nil {
-		var f *fault.Error
-		if errors.As(err, &f) && f.Code == "price_unknown" {
-			return Decision{Outcome: journal.Denied, Reasons: []journal.Reason{{Rule: "price", Message: f.Message}}}, nil
-		}
+	unpriced := fault.IsCode(err, "price_unknown")
+	if err != nil && !unpriced {
 		return Decision{}, err
+	}
+	reason, asked := permitted(rules, u.Now, &u.Session, p, bound)
+	if reason == nil && unpriced {
+		reason = &journal.Reason{Rule: "price", Message: fault.As(err).Message}
+	}
+	if reason != nil {
+		return Decision{Outcome: journal.Denied, Reasons: []journal.Reason{*reason}, Asked: asked}, nil
 	}
 	if u.short != nil && u.short.Available < bound {
 		again := *u.short
 		again.Required = bound
 		s := shortfall(u.Org, u.ID, again)
-		return Decision{Outcome: journal.Denied, Shortfall: &s, Reasons: []journal.Reason{{Rule: "hold", Message: s.Sentence()}}}, nil
+		return Decision{Outcome: journal.Denied, Shortfall: &s, Asked: asked, Reasons: []journal.Reason{{Rule: "hold", Message: s.Sentence()}}}, nil
 	}
 	u.hold = id.New[id.Hold]()
 	u.place = &billing.HoldRequest{
@@ -80,7 +91,7 @@ func (g *Gate) Admit(u *Unit, p Proposal) (Decision, error) {
 		grant: Grant{Org: u.Org, Session: u.ID, Step: p.Step, EffectKey: p.EffectKey, Epoch: u.Epoch, ExpiresAt: u.Now.Add(p.Within)},
 	}
 	return Decision{
-		Outcome: journal.Admitted, Hold: &journal.HoldRef{ID: u.hold, Amount: bound}, Admission: u.admission,
+		Outcome: journal.Admitted, Hold: &journal.HoldRef{ID: u.hold, Amount: bound}, Admission: u.admission, Asked: asked,
 		Reasons: []journal.Reason{{Rule: "hold", Message: "held " + bound.Display() + " at most"}},
 	}, nil
 }

@@ -73,6 +73,9 @@ func (t Target) authority() string {
 // String is the whole address in its one spelling, without a fragment.
 func (t Target) String() string { return t.url.String() }
 
+// WithoutQuery is the address up to and with the path, which is what rules look at; a query may hold a secret.
+func (t Target) WithoutQuery() string { return t.Origin() + t.url.EscapedPath() }
+
 // Origin is the address up to and with the port: what may be shown where the rest may hold a secret.
 func (t Target) Origin() string { return t.Scheme + "://" + t.authority() }
 

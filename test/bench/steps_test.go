@@ -18,6 +18,7 @@ import (
 	"ambit.dev/ambit/billing/prices"
 	"ambit.dev/ambit/connectors"
 	"ambit.dev/ambit/governance/gate"
+	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/internal/clock"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/money"
@@ -77,7 +78,7 @@ func newRig(b testing.TB, concurrency, organisations int) *rig {
 		{Kind: prices.Tool, Ref: "builtin/nothing", EffectiveFrom: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Nanos: prices.Prices{prices.Call: 10}},
 	}})
 	require.NoError(b, err)
-	g := gate.New(table, clock.System(), log)
+	g := gate.New(table, policy.NewCache(db, nil, log), clock.System(), log)
 	gateway, err := models.New(models.Config{Providers: []models.Provider{instant{}}, Clock: clock.System(), Log: log})
 	require.NoError(b, err)
 	registry, err := connectors.NewRegistry(nothing())

@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ambit.dev/ambit/test/instance"
+	"ambit.dev/ambit/test/provider"
 )
 
 func decode(b []byte, to any) error { return json.Unmarshal(b, to) }
@@ -21,24 +22,24 @@ func decode(b []byte, to any) error { return json.Unmarshal(b, to) }
 const server = "serve --role all"
 
 func TestAKilledWorkerIsSucceeded(t *testing.T) {
-	p := newProvider(t)
-	i := instance.Start(t, p.environment(t)...)
+	p := provider.New(t)
+	i := instance.Start(t, p.Environment(t)...)
 	a := i.Account("faults")
 
 	t.Run("while a model answers", func(t *testing.T) {
-		hold, before := make(chan struct{}), len(p.keys())
-		p.set(hold, nil)
+		hold, before := make(chan struct{}), len(p.Keys())
+		p.Set(hold, nil)
 		id := invoke(t, a, "openai/parrot", "Say hello.")
-		p.waitForCall(t, before)
+		p.WaitForCall(t, before)
 		i.Kill(server)
 		close(hold)
-		p.set(nil, nil)
+		p.Set(nil, nil)
 
 		s := finished(t, a, id, time.Minute)
 		require.Equal(t, "end_turn", s.StopReason.Type)
 		events := journalOf(t, a, id)
 		sound(t, events)
-		once(t, p.keys())
+		once(t, p.Keys())
 		steps := find(events, "step.settled")
 		require.Len(t, steps, 2, "the call that was cut, and a new one")
 		require.Equal(t, "unknown", steps[0].Outcome)
@@ -63,10 +64,10 @@ func TestAKilledWorkerIsSucceeded(t *testing.T) {
 	})
 
 	t.Run("while a commit is under way", func(t *testing.T) {
-		hold, before := make(chan struct{}), len(p.keys())
-		p.set(hold, nil)
+		hold, before := make(chan struct{}), len(p.Keys())
+		p.Set(hold, nil)
 		id := invoke(t, a, "openai/parrot", "Say hello again.")
-		p.waitForCall(t, before)
+		p.WaitForCall(t, before)
 		// The session's row is held, so that the commit of the answer waits within its transaction.
 		owner, err := pgx.Connect(t.Context(), i.Config.PostgresURL.Reveal())
 		require.NoError(t, err)
@@ -82,20 +83,20 @@ func TestAKilledWorkerIsSucceeded(t *testing.T) {
 			return waiting > 0
 		}, 20*time.Second, 20*time.Millisecond)
 		i.Kill(server)
-		p.set(nil, nil)
+		p.Set(nil, nil)
 		require.NoError(t, tx.Rollback(t.Context()))
 
 		s := finished(t, a, id, time.Minute)
 		require.Equal(t, "end_turn", s.StopReason.Type)
 		sound(t, journalOf(t, a, id))
-		once(t, p.keys())
+		once(t, p.Keys())
 	})
 	require.Contains(t, i.Log(), "killed", "the death of the server is named in the log")
 }
 
 func TestABadProviderNeverLeavesASessionStuck(t *testing.T) {
-	p := newProvider(t)
-	i := instance.Start(t, p.environment(t)...)
+	p := provider.New(t)
+	i := instance.Start(t, p.Environment(t)...)
 	a := i.Account("provider")
 
 	fail := func(n int, answer func(http.ResponseWriter)) func(http.ResponseWriter, *http.Request) bool {
@@ -144,27 +145,27 @@ func TestABadProviderNeverLeavesASessionStuck(t *testing.T) {
 		"400, for ever": {fail(1000, status(400)), "retries_exhausted", 1},
 	} {
 		t.Run(name, func(t *testing.T) {
-			before := len(p.keys())
-			p.set(nil, c.misbehave)
-			defer p.set(nil, nil)
+			before := len(p.Keys())
+			p.Set(nil, c.misbehave)
+			defer p.Set(nil, nil)
 			id := invoke(t, a, "openai/parrot", "Say hello.")
 			s := finished(t, a, id, time.Minute)
 			require.Equal(t, "idle", s.Status)
 			require.Equal(t, c.stop, s.StopReason.Type)
 			sound(t, journalOf(t, a, id))
-			once(t, p.keys())
-			require.Len(t, p.keys()[before:], c.calls)
+			once(t, p.Keys())
+			require.Len(t, p.Keys()[before:], c.calls)
 		})
 	}
 
 	t.Run("a hang ends with an interrupt", func(t *testing.T) {
 		hold := make(chan struct{})
 		defer close(hold)
-		before := len(p.keys())
-		p.set(hold, nil)
-		defer p.set(nil, nil)
+		before := len(p.Keys())
+		p.Set(hold, nil)
+		defer p.Set(nil, nil)
 		id := invoke(t, a, "openai/parrot", "Say hello.")
-		p.waitForCall(t, before)
+		p.WaitForCall(t, before)
 		require.Equal(t, http.StatusOK, a.Call(http.MethodPost, "/v1/sessions/"+id+"/events", map[string]any{"events": []any{map[string]any{"type": "user.interrupt"}}}, nil))
 		s := finished(t, a, id, 20*time.Second)
 		require.Equal(t, "interrupted", s.StopReason.Type)

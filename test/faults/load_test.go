@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ambit.dev/ambit/test/instance"
+	"ambit.dev/ambit/test/provider"
 )
 
 func TestTwoHundredInvokesAtOnceLeaveNothingBehind(t *testing.T) {
@@ -70,8 +71,8 @@ func settle(t *testing.T, a *instance.Account) map[string]float64 {
 // TestAStreamCutAThousandTimesIsTheJournal reads a session's events over a connection that breaks at random, resuming each time by the id
 // of the last event that it had.
 func TestAStreamCutAThousandTimesIsTheJournal(t *testing.T) {
-	p := newProvider(t)
-	i := instance.Start(t, p.environment(t)...)
+	p := provider.New(t)
+	i := instance.Start(t, p.Environment(t)...)
 	a := i.Account("stream")
 	id := invoke(t, a, "openai/parrot", "Say hello.")
 	finished(t, a, id, time.Minute)

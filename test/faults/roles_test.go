@@ -11,13 +11,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"ambit.dev/ambit/test/instance"
+	"ambit.dev/ambit/test/provider"
 )
 
 // TestRolesRunApart: the API and the console as processes of their own, beside the worker of the instance. What a model says as it says it
 // comes from the worker's process.
 func TestRolesRunApart(t *testing.T) {
-	p := newProvider(t)
-	i := instance.Start(t, p.environment(t)...)
+	p := provider.New(t)
+	i := instance.Start(t, p.Environment(t)...)
 	a := i.Account("roles")
 	apiURL, consoleURL := i.Serve("api"), i.Serve("console")
 
@@ -36,10 +37,10 @@ func TestRolesRunApart(t *testing.T) {
 	require.Equal(t, http.StatusNotFound, get(apiURL+"/sign-in"), "an API serves no console")
 	require.Equal(t, http.StatusOK, get(apiURL+"/.well-known/jwks.json"))
 
-	hold, before := make(chan struct{}), len(p.keys())
-	p.set(hold, nil)
+	hold, before := make(chan struct{}), len(p.Keys())
+	p.Set(hold, nil)
 	id := invoke(t, a, "openai/parrot", "Say hello.")
-	p.waitForCall(t, before)
+	p.WaitForCall(t, before)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, apiURL+"/v1/sessions/"+id+"/events/stream?after_seq=0&until=idle&event_deltas[]=agent.message", http.NoBody)

@@ -303,6 +303,19 @@ func Build(t testing.TB) string {
 	return build.binary
 }
 
+// BuildWithFailpoints builds ambit once more, with places where a proof can kill it, and returns its path.
+func BuildWithFailpoints(t testing.TB) string {
+	t.Helper()
+	plain := Build(t)
+	dir := filepath.Join(filepath.Dir(plain), "failpoints")
+	require.NoError(t, os.MkdirAll(dir, 0o755))                                                                        //nolint:gosec // as its neighbour
+	cmd := exec.Command("go", "build", "-trimpath", "-tags", "failpoints", "-o", dir+"/", "ambit.dev/ambit/cmd/ambit") //nolint:noctx // as long as it takes
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	return filepath.Join(dir, "ambit")
+}
+
 func buildAll() (string, error) {
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output() //nolint:noctx // short
 	if err != nil {
@@ -366,23 +379,67 @@ func tail(path string, n int) string {
 // Serve runs a further process of the given role on this instance's engines, as a replica, and returns its URL. It ends with the test.
 func (i *Instance) Serve(role string) string {
 	i.t.Helper()
+	r := i.Replica(role, Build(i.t))
+	i.t.Cleanup(func() {
+		if err := r.Stop(); err != nil {
+			i.t.Errorf("the %s process did not stop cleanly: %v\n%s", role, err, r.Log())
+		}
+	})
+	return r.URL
+}
+
+// Replica is a further process on an instance's engines.
+type Replica struct {
+	URL string
+
+	cmd  *exec.Cmd
+	log  bytes.Buffer
+	done chan struct{}
+	err  error
+}
+
+// Done is closed when the process has ended.
+func (r *Replica) Done() <-chan struct{} { return r.done }
+
+// Log is what the process has written; only once it has ended.
+func (r *Replica) Log() string {
+	<-r.done
+	return r.log.String()
+}
+
+// Stop stops the process as an operator would, unless it has ended, and says how it ended.
+func (r *Replica) Stop() error {
+	_ = r.cmd.Process.Signal(syscall.SIGTERM)
+	<-r.done
+	return r.err
+}
+
+// Replica runs a further process of the given role from the given binary, with further environment variables, and waits until it is ready.
+func (i *Instance) Replica(role, binary string, env ...string) *Replica {
+	i.t.Helper()
 	cfg := i.Config
 	cfg.Listen, cfg.NodeListen = freeAddress(i.t), freeAddress(i.t)
 	cfg.PublicURL, cfg.NodeURL = config.Address("http://"+cfg.Listen), config.Address("http://"+cfg.NodeListen)
-	binary := Build(i.t)
-	cfg.NodeBinary, cfg.GuestBinary = filepath.Join(filepath.Dir(binary), "ambit-node"), filepath.Join(filepath.Dir(binary), "ambit-guest")
-	cmd := exec.Command(binary, "serve", "--role", role) //nolint:noctx // ended below
-	cmd.Env = append(os.Environ(), cfg.Environ()...)
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	require.NoError(i.t, cmd.Start())
-	i.t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		if err := cmd.Wait(); err != nil {
-			i.t.Errorf("the %s process did not stop cleanly: %v\n%s", role, err, log.String())
+	programs := filepath.Dir(Build(i.t))
+	cfg.NodeBinary, cfg.GuestBinary = filepath.Join(programs, "ambit-node"), filepath.Join(programs, "ambit-guest")
+	r := &Replica{URL: cfg.PublicURL.Reveal(), done: make(chan struct{})}
+	r.cmd = exec.Command(binary, "serve", "--role", role) //nolint:noctx // ended by Stop
+	r.cmd.Env = append(append(os.Environ(), cfg.Environ()...), env...)
+	r.cmd.Stdout, r.cmd.Stderr = &r.log, &r.log
+	require.NoError(i.t, r.cmd.Start())
+	go func() {
+		r.err = r.cmd.Wait()
+		close(r.done)
+	}()
+	probe := &Instance{t: i.t, URL: r.URL}
+	deadline := time.Now().Add(time.Minute)
+	for !probe.ready() {
+		select {
+		case <-r.done:
+			i.t.Fatalf("the %s process ended during its start: %v\n%s", role, r.err, r.Log())
+		case <-time.After(100 * time.Millisecond):
 		}
-	})
-	replica := &Instance{t: i.t, URL: cfg.PublicURL.Reveal()}
-	require.Eventually(i.t, replica.ready, time.Minute, 100*time.Millisecond, "the %s process is not ready", role)
-	return replica.URL
+		require.True(i.t, time.Now().Before(deadline), "the %s process is not ready", role)
+	}
+	return r
 }

@@ -216,13 +216,14 @@ func (d *Domains) openModels() error {
 	})); err != nil {
 		return err
 	}
-	d.Gate = gate.New(table, d.Clock, d.Log)
+	permissions := policy.NewCache(d.DB, d.Listener, d.Log)
+	d.Gate = gate.New(table, permissions, d.Clock, d.Log)
 	d.Agents = agents.New(agents.Catalogue{
 		KnowsModel: func(model string) bool { return d.Models.Knows(context.Background(), model) },
 		KnowsTool:  d.Tools.Knows,
 	}, d.Clock)
 	known := d.Agents.Catalogue()
-	d.Policies = policy.NewService(policy.NewCache(d.DB, d.Listener, d.Log), policy.Catalogue{KnowsModel: known.KnowsModel, KnowsTool: known.KnowsTool}, d.Clock)
+	d.Policies = policy.NewService(permissions, policy.Catalogue{KnowsModel: known.KnowsModel, KnowsTool: known.KnowsTool}, d.Clock)
 	return nil
 }
 

@@ -21,19 +21,19 @@ var (
 const commitUnit = `-- name: CommitUnit :batchone
 SELECT u.outcome::text AS outcome, coalesce(u.available, 0)::bigint AS available, coalesce(u.short, '')::text AS short, coalesce(u.short_name, '')::text AS short_name
 FROM commit_unit(
-  p_org => $1, p_session => $2, p_project => $3, p_owner => $4, p_epoch => $5, p_seen => $6, p_wait => $7, p_now => $8,
-  p_settle_hold => $9, p_settle_amount => $10, p_used => $11, p_capture_entry => $12,
-  p_release_entry => $13, p_loss_entry => $14,
-  p_hold => $15, p_parent => $16, p_hold_step => $17, p_amount => $18, p_price_version => $19, p_lines => $20,
-  p_expires => $21, p_hold_entry => $22,
-  p_schema_version => $23, p_seqs => $24::bigint[], p_ids => $25::text[], p_types => $26::text[], p_step_ids => $27::text[],
-  p_payloads => $28::text[],
-  p_intended_step => $29, p_intended_kind => $30, p_intended_key => $31, p_intended_seq => $32,
-  p_intended_name => $33, p_intended_hold => $34,
-  p_settled_step => $35, p_settled_seq => $36, p_settled_outcome => $37, p_settled_usage => $38,
-  p_settled_cost => $39, p_settled_error => $40,
-  p_last_seq => $41, p_status => $42, p_stop_reason => $43, p_usage => $44, p_charged => $45, p_limits => $46,
-  p_release_lease => $47, p_spans => $48::text[]
+  p_org => $1, p_session => $2, p_project => $3, p_owner => $4, p_epoch => $5, p_seen => $6, p_policy => $7, p_wait => $8, p_now => $9,
+  p_settle_hold => $10, p_settle_amount => $11, p_used => $12, p_capture_entry => $13,
+  p_release_entry => $14, p_loss_entry => $15,
+  p_hold => $16, p_parent => $17, p_hold_step => $18, p_amount => $19, p_price_version => $20, p_lines => $21,
+  p_expires => $22, p_hold_entry => $23,
+  p_schema_version => $24, p_seqs => $25::bigint[], p_ids => $26::text[], p_types => $27::text[], p_step_ids => $28::text[],
+  p_payloads => $29::text[],
+  p_intended_step => $30, p_intended_kind => $31, p_intended_key => $32, p_intended_seq => $33,
+  p_intended_name => $34, p_intended_hold => $35,
+  p_settled_step => $36, p_settled_seq => $37, p_settled_outcome => $38, p_settled_usage => $39,
+  p_settled_cost => $40, p_settled_error => $41,
+  p_last_seq => $42, p_status => $43, p_stop_reason => $44, p_usage => $45, p_charged => $46, p_limits => $47,
+  p_release_lease => $48, p_spans => $49::text[]
 ) u
 `
 
@@ -50,6 +50,7 @@ type CommitUnitParams struct {
 	Owner          string
 	Epoch          int64
 	Seen           int64
+	Policy         int64
 	Wait           bool
 	Now            time.Time
 	SettleHold     string
@@ -112,6 +113,7 @@ func (q *Queries) CommitUnit(ctx context.Context, arg []CommitUnitParams) *Commi
 			a.Owner,
 			a.Epoch,
 			a.Seen,
+			a.Policy,
 			a.Wait,
 			a.Now,
 			a.SettleHold,

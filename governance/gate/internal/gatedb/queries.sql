@@ -2,7 +2,7 @@
 -- One session's next commit; see the function. As a batch is one implicit transaction, all units of it are written at one commit.
 SELECT u.outcome::text AS outcome, coalesce(u.available, 0)::bigint AS available, coalesce(u.short, '')::text AS short, coalesce(u.short_name, '')::text AS short_name
 FROM commit_unit(
-  p_org => @org, p_session => @session, p_project => @project, p_owner => @owner, p_epoch => @epoch, p_seen => @seen, p_wait => @wait, p_now => @now,
+  p_org => @org, p_session => @session, p_project => @project, p_owner => @owner, p_epoch => @epoch, p_seen => @seen, p_policy => @policy, p_wait => @wait, p_now => @now,
   p_settle_hold => @settle_hold, p_settle_amount => @settle_amount, p_used => @used, p_capture_entry => @capture_entry,
   p_release_entry => @release_entry, p_loss_entry => @loss_entry,
   p_hold => @hold, p_parent => @parent, p_hold_step => @hold_step, p_amount => @amount, p_price_version => @price_version, p_lines => @lines,

@@ -21,12 +21,13 @@ ALTER TABLE holds DROP CONSTRAINT holds_org_id_fkey;
 --   moved      others have appended: what was decided is out of date
 --   short      the hold can't be had; available says what there is, short names the budget that has too little, or nothing where it is the
 --              session's ceiling or the balance
+--   ruled      the organisation's rules have changed since the decision was made: it is to be made again
 --   busy       the session's row is locked just now, and p_wait was false
--- Except for committed nothing of the unit was written. Locks are taken in the order session, holds, accounts, budgets; sessions of a batch are not waited for,
+-- Except for committed nothing of the unit was written. Locks are taken in the order session, rules, holds, accounts, budgets; sessions of a batch are not waited for,
 -- so a batch holds nothing that somebody waits for who holds what it wants.
 -- +goose StatementBegin
 CREATE FUNCTION commit_unit(
-  p_org text, p_session text, p_project text, p_owner text, p_epoch bigint, p_seen bigint, p_wait boolean, p_now timestamptz,
+  p_org text, p_session text, p_project text, p_owner text, p_epoch bigint, p_seen bigint, p_policy bigint, p_wait boolean, p_now timestamptz,
   p_settle_hold text, p_settle_amount bigint, p_used bigint, p_capture_entry text, p_release_entry text, p_loss_entry text,
   p_hold text, p_parent text, p_hold_step text, p_amount bigint, p_price_version text, p_lines jsonb, p_expires timestamptz, p_hold_entry text,
   p_schema_version smallint, p_seqs bigint[], p_ids text[], p_types text[], p_step_ids text[], p_payloads text[],
@@ -45,6 +46,7 @@ DECLARE
   captured bigint := 0;
   released bigint := 0;
   excess bigint := 0;
+  rules bigint;
   counts budget_ref[] := '{}'; -- the periods in which what is settled counts
   refs budget_ref[] := '{}'; -- and what is placed
   room record;
@@ -68,6 +70,15 @@ BEGIN
   IF head.last_seq <> p_seen THEN
     outcome := 'moved';
     RETURN;
+  END IF;
+
+  -- A change of the rules and an admission under the old ones can't both be under way: whoever comes second sees the first.
+  IF p_policy >= 0 THEN
+    SELECT version INTO rules FROM policy_versions WHERE org_id = p_org FOR SHARE;
+    IF coalesce(rules, 0) <> p_policy THEN
+      outcome := 'ruled';
+      RETURN;
+    END IF;
   END IF;
 
   -- Look, before anything is written.

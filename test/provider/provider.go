@@ -1,4 +1,5 @@
-package faults
+// Package provider is a model provider outside of Ambit, for tests: OpenAI-shaped, with a log of its own.
+package provider
 
 import (
 	"encoding/json"
@@ -14,8 +15,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// provider is an OpenAI-shaped model provider outside of Ambit, with a log of its own: which effect keys reached it, and when.
-type provider struct {
+// Provider answers chat completions, and keeps a log of which effect keys reached it, and in which order.
+type Provider struct {
 	*httptest.Server
 
 	mu    sync.Mutex
@@ -26,9 +27,10 @@ type provider struct {
 	misbehave func(w http.ResponseWriter, r *http.Request) bool
 }
 
-func newProvider(t *testing.T) *provider {
+// New starts a provider, and ends it with the test.
+func New(t testing.TB) *Provider {
 	t.Helper()
-	p := &provider{}
+	p := &Provider{}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, _ *http.Request) {
 		fmt.Fprint(w, `{"object":"list","data":[{"id":"parrot","object":"model"}]}`)
@@ -40,7 +42,7 @@ func newProvider(t *testing.T) *provider {
 	return p
 }
 
-func (p *provider) complete(w http.ResponseWriter, r *http.Request) {
+func (p *Provider) complete(w http.ResponseWriter, r *http.Request) {
 	p.mu.Lock()
 	p.calls = append(p.calls, r.Header.Get("Idempotency-Key"))
 	hold, misbehave := p.hold, p.misbehave
@@ -73,27 +75,28 @@ func (p *provider) complete(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// set changes how the provider behaves from the next request on.
-func (p *provider) set(hold chan struct{}, misbehave func(http.ResponseWriter, *http.Request) bool) {
+// Set changes how the provider behaves from the next request on.
+func (p *Provider) Set(hold chan struct{}, misbehave func(http.ResponseWriter, *http.Request) bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.hold, p.misbehave = hold, misbehave
 }
 
-func (p *provider) keys() []string {
+// Keys are the effect keys of all requests so far, in their order.
+func (p *Provider) Keys() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]string{}, p.calls...)
 }
 
-// waitForCall waits until a request beyond the first n has come in.
-func (p *provider) waitForCall(t *testing.T, n int) {
+// WaitForCall waits until a request beyond the first n has come in.
+func (p *Provider) WaitForCall(t testing.TB, n int) {
 	t.Helper()
-	require.Eventually(t, func() bool { return len(p.keys()) > n }, 30*time.Second, 20*time.Millisecond, "no further model call reached the provider")
+	require.Eventually(t, func() bool { return len(p.Keys()) > n }, 30*time.Second, 20*time.Millisecond, "no further model call reached the provider")
 }
 
-// environment makes an instance use the provider.
-func (p *provider) environment(t *testing.T) []string {
+// Environment makes an instance use the provider.
+func (p *Provider) Environment(t testing.TB) []string {
 	t.Helper()
 	prices := filepath.Join(t.TempDir(), "prices.json")
 	require.NoError(t, os.WriteFile(prices, []byte(`{"version":"test","currency":"USD","entries":[
