@@ -5,6 +5,7 @@ import (
 
 	"ambit.dev/ambit/internal/app/backup"
 	"ambit.dev/ambit/internal/app/cli"
+	"ambit.dev/ambit/internal/app/creditcmd"
 	"ambit.dev/ambit/internal/app/demonstrate"
 	"ambit.dev/ambit/internal/app/doctor"
 	"ambit.dev/ambit/internal/app/enginescmd"
@@ -18,7 +19,7 @@ import (
 // commands is the one list of what the binary can do. Each package below
 // internal/app exports Command() *cobra.Command, or Commands().
 func commands() []*cobra.Command {
-	operators := []*cobra.Command{up.Command(), doctor.Command(), enginescmd.Command(), showconfig.Command(), userscmd.Command()}
+	operators := []*cobra.Command{up.Command(), doctor.Command(), enginescmd.Command(), showconfig.Command(), userscmd.Command(), creditcmd.Command()}
 	operators = append(operators, servecmd.Commands()...)
 	operators = append(operators, backup.Commands()...)
 	// Children of ours.

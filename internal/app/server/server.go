@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"ambit.dev/ambit/api"
+	"ambit.dev/ambit/billing"
 	"ambit.dev/ambit/internal/background"
 	"ambit.dev/ambit/internal/config"
 	"ambit.dev/ambit/internal/httpx"
@@ -41,6 +42,7 @@ type Server struct {
 	stops    *scheduler.StopKeeper
 	exporter *observability.Exporter
 	sweeper  *idempotency.Sweeper
+	watch    *billing.Watch
 	// retryTraces tries to migrate ClickHouse while it is away; nil when it was there at the start.
 	retryTraces *background.Loop
 	tracesReady atomic.Bool
@@ -74,6 +76,9 @@ func (s *Server) build() error {
 	if !s.role.worker() {
 		return nil
 	}
+	s.watch = billing.NewWatch(billing.WatchDeps{
+		DB: s.DB, Tenants: s.Tenants, Mail: s.Mail, Clock: s.Clock, Log: s.Log, PublicURL: s.Config.PublicURL.Reveal(),
+	})
 	metrics := scheduler.NewMetrics()
 	s.Registry.MustRegister(metrics)
 	host, err := os.Hostname()
@@ -162,6 +167,7 @@ func (s *Server) Start(ctx context.Context) error {
 		}
 		s.Mail.Start(ctx)
 		s.Webhooks.Start(ctx)
+		s.watch.Start(ctx)
 		s.migrateTraces(ctx)
 		s.exporter.Start(ctx)
 		if err := s.Sandboxes.Start(ctx); err != nil {
@@ -236,6 +242,9 @@ func (s *Server) Stop(ctx context.Context) error {
 		part, done := context.WithTimeout(ctx, time.Second) // what hangs is sent again by another process or at the next start
 		errs = append(errs, s.Webhooks.Stop(part))
 		done()
+	}
+	if s.watch != nil {
+		errs = append(errs, s.watch.Stop(ctx))
 	}
 	if s.exporter != nil {
 		errs = append(errs, s.exporter.Stop(ctx), s.Mail.Stop(ctx))
