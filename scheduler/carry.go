@@ -36,11 +36,14 @@ func (s *Service) carryOut(ctx context.Context, org id.Org, order id.Stop) error
 	}
 	ctx = principal.With(ctx, o.By) // whoever gave the order stands on the receipts, whoever carries it out
 	for o.FencedAt == nil {
-		left, err := s.stopBatch(ctx, org, o)
-		if err != nil {
+		found, failed, err := s.stopBatch(ctx, org, o)
+		if err != nil && failed >= found {
 			return err
 		}
-		if left == 0 {
+		if err != nil { // one that can't be stopped just now must not keep the others alive: it is tried again
+			s.log.ErrorContext(ctx, "some sessions could not be stopped yet", "stop", order, "failed", failed, "error", err)
+		}
+		if found == 0 {
 			if err := s.endIdleMachines(ctx, org, o); err != nil {
 				return err
 			}
@@ -59,10 +62,11 @@ func (s *Service) carryOut(ctx context.Context, org id.Org, order id.Stop) error
 	return s.completeStop(ctx, org, o)
 }
 
-// stopBatch kills some of what the order covers, each tree in a transaction of its own, and says how many it found.
-func (s *Service) stopBatch(ctx context.Context, org id.Org, o StopOrder) (int, error) {
+// stopBatch kills some of what the order covers, each tree in a transaction of its own. It says how many it found, and how many of them
+// could not be killed, and why.
+func (s *Service) stopBatch(ctx context.Context, org id.Org, o StopOrder) (_, _ int, err error) {
 	var found []id.Session
-	err := s.db.InTx(ctx, org, func(tx pgx.Tx) (err error) {
+	err = s.db.InTx(ctx, org, func(tx pgx.Tx) (err error) {
 		if found, err = working(ctx, tx, org, o.Scope, stopBatch); err != nil || len(found) > 0 || !o.IncludeIdle {
 			return err
 		}
@@ -70,7 +74,7 @@ func (s *Service) stopBatch(ctx context.Context, org id.Org, o StopOrder) (int, 
 		return err
 	})
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	var mu sync.Mutex
 	var failed []error
@@ -92,7 +96,7 @@ func (s *Service) stopBatch(ctx context.Context, org id.Org, o StopOrder) (int, 
 	}
 	close(next)
 	lanes.Wait()
-	return len(found), errors.Join(failed...)
+	return len(found), len(failed), errors.Join(failed...)
 }
 
 func (s *Service) stopOne(ctx context.Context, org id.Org, o StopOrder, session id.Session) error {

@@ -86,7 +86,7 @@ func TestASessionActsOutsideUnderItsEffectKey(t *testing.T) {
 	events = run("api.example.com")
 	require.Contains(t, string(find(events, "agent.tool_result", "").Payload), "It may reach: api.example.com")
 	events = run()
-	require.Contains(t, string(find(events, "agent.tool_result", "").Payload), "Hosts that it may reach: none")
+	require.Contains(t, string(find(events, "agent.tool_result", "").Payload), "It may reach none.")
 	require.Len(t, keys, 1)
 }
 

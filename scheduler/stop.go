@@ -230,6 +230,16 @@ func working(ctx context.Context, tx pgx.Tx, org id.Org, scope Scope, limit int3
 	return found, nil
 }
 
+// CountWorking counts the sessions of a scope that work now: what an order to stop it would begin with.
+func (s *Service) CountWorking(ctx context.Context, tx pgx.Tx, org id.Org, scope Scope) (int64, error) {
+	project, agent, key := scope.matches()
+	n, err := stopdb.New(tx).CountWorking(ctx, stopdb.CountWorkingParams{OrgID: org, ProjectID: project, AgentID: agent, KeyID: key})
+	if err != nil {
+		return 0, fmt.Errorf("count what works: %w", err)
+	}
+	return n, nil
+}
+
 // idle finds sessions of the scope that do nothing: all, or those among some.
 func idle(ctx context.Context, tx pgx.Tx, org id.Org, scope Scope, everyone bool, among []string, limit int32) ([]id.Session, error) {
 	project, agent, key := scope.matches()

@@ -26,9 +26,11 @@ func unknownOutcome(ctx context.Context, tx pgx.Tx, g *gate.Gate, now time.Time,
 		settled.Usage = journal.Usage{InputTokens: intended.InputTokensEstimate}
 		used.Quantity = []gate.Priced{{Kind: prices.Model, Ref: step.Name, Quantities: prices.Quantities{prices.InputToken: intended.InputTokensEstimate}}}
 	}
-	money, err := g.SettleTx(ctx, tx, now, l, step.Hold, used)
-	if err != nil {
-		return billing.Settled{}, nil, err
+	var money billing.Settled
+	if step.Hold != "" { // what holds nothing costs nothing
+		if money, err = g.SettleTx(ctx, tx, now, l, step.Hold, used); err != nil {
+			return billing.Settled{}, nil, err
+		}
 	}
 	settled.Cost, settled.Entry, settled.Released = money.Captured, money.Entry, money.Released
 	l.PutSpan(unknownSpan(&l.Draft, step, settled, now))

@@ -88,6 +88,12 @@ WHERE org_id = @org_id AND status IN ('running', 'rescheduling')
   AND (@key_id::text = '' OR principal ->> 'id' = @key_id::text)
 ORDER BY id LIMIT @row_limit;
 
+-- name: CountWorking :one
+SELECT count(*)::bigint FROM sessions
+WHERE org_id = @org_id AND status IN ('running', 'rescheduling')
+  AND (@project_id::text = '' OR project_id = @project_id::text) AND (@agent_id::text = '' OR agent_id = @agent_id::text)
+  AND (@key_id::text = '' OR principal ->> 'id' = @key_id::text);
+
 -- name: IdleInScope :many
 SELECT id FROM sessions
 WHERE org_id = @org_id AND status = 'idle' AND (@everyone::boolean OR id = ANY (@among::text[]))

@@ -164,6 +164,32 @@ func (q *Queries) CountStopReceipts(ctx context.Context, arg CountStopReceiptsPa
 	return i, err
 }
 
+const countWorking = `-- name: CountWorking :one
+SELECT count(*)::bigint FROM sessions
+WHERE org_id = $1 AND status IN ('running', 'rescheduling')
+  AND ($2::text = '' OR project_id = $2::text) AND ($3::text = '' OR agent_id = $3::text)
+  AND ($4::text = '' OR principal ->> 'id' = $4::text)
+`
+
+type CountWorkingParams struct {
+	OrgID     id.Org
+	ProjectID string
+	AgentID   string
+	KeyID     string
+}
+
+func (q *Queries) CountWorking(ctx context.Context, arg CountWorkingParams) (int64, error) {
+	row := q.db.QueryRow(ctx, countWorking,
+		arg.OrgID,
+		arg.ProjectID,
+		arg.AgentID,
+		arg.KeyID,
+	)
+	var column_1 int64
+	err := row.Scan(&column_1)
+	return column_1, err
+}
+
 const fenceStop = `-- name: FenceStop :exec
 UPDATE stops SET fenced_at = $1 WHERE org_id = $2 AND id = $3 AND fenced_at IS NULL
 `
