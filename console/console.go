@@ -24,6 +24,7 @@ import (
 	"ambit.dev/ambit/console/sessions"
 	"ambit.dev/ambit/console/settings"
 	"ambit.dev/ambit/console/static"
+	"ambit.dev/ambit/console/stops"
 	"ambit.dev/ambit/console/traces"
 	"ambit.dev/ambit/internal/apidoc"
 	"ambit.dev/ambit/internal/httpx"
@@ -134,6 +135,7 @@ func registerProject(g *echo.Group, d Deps) {
 	(&playground.Handler{DB: d.DB, Agents: d.Agents, Sessions: d.Sessions, Shown: shown, Tools: d.Tools, APIURL: d.APIURL}).Register(g)
 	(&traces.Handler{DB: d.DB, Agents: d.Agents, Traces: d.Traces, Log: d.Log}).Register(g)
 	(&keys.Handler{DB: d.DB, Tenants: d.Tenants, APIURL: d.APIURL}).Register(g)
+	(&stops.Handler{DB: d.DB, Agents: d.Agents, Tenants: d.Tenants, Sessions: d.Sessions}).Register(g)
 	(&settings.Handler{DB: d.DB, Tenants: d.Tenants}).Register(g)
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/principal"
+	"ambit.dev/ambit/scheduler"
 	"ambit.dev/ambit/tenants"
 )
 
@@ -27,13 +28,19 @@ func TestNothingOfAnotherOrganisationCanBeSeen(t *testing.T) {
 		key, _, err = w.tenants.CreateKeyTx(ada.ctx(t), tx, principal.From(ada.ctx(t)), tenants.CreateKey{Name: "laptop", Scopes: []string{"*"}})
 		return err
 	}))
+	var stopped scheduler.StopOrder
+	require.NoError(t, w.db.InTx(ada.ctx(t), ada.Organization.ID, func(tx pgx.Tx) (err error) {
+		idle := w.agent(t, ada, "idle", "")
+		stopped, err = w.sessions.StopScope(ada.ctx(t), tx, ada.Organization.ID, scheduler.StopInput{Scope: scheduler.Scope{Type: scheduler.ScopeAgent, ID: string(idle.ID)}})
+		return err
+	}))
 	w.client(t, &ada)
 	signIns, err := w.tenants.ListSignIns(t.Context(), ada.User.ID)
 	require.NoError(t, err)
-	theirs := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": string(key.ID), ":sign_in": string(signIns[0].ID), ":id": string(session), ":slug": "x", ":seq": "1"}
+	theirs := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": string(key.ID), ":sign_in": string(signIns[0].ID), ":id": string(session), ":slug": "x", ":seq": "1", ":stop": string(stopped.ID)}
 	never := map[string]string{
 		":agent": string(id.New[id.Agent]()), ":session": string(id.New[id.Session]()), ":key": string(id.New[id.Key]()), ":sign_in": string(id.New[id.SignIn]()),
-		":id": string(id.New[id.Session]()), ":slug": "y", ":seq": "1",
+		":id": string(id.New[id.Session]()), ":slug": "y", ":seq": "1", ":stop": string(id.New[id.Stop]()),
 	}
 	client := w.client(t, &eve)
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -235,7 +242,7 @@ func TestARoleOfTheOrganisationsOwnAllowsWhatItNamesAndNoMore(t *testing.T) {
 		"POST /settings/sign-ins/:sign_in/revoke": "one's own account",
 		"POST /settings/sign-ins/revoke-others":   "one's own account",
 	}
-	values := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": "key_x", ":seq": "1", ":sign_in": "x"}
+	values := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": "key_x", ":seq": "1", ":sign_in": "x", ":stop": "sto_x"}
 	refused := 0
 	for _, r := range w.routes {
 		rest, ofProject := strings.CutPrefix(r.Path, "/o/:org/p/:project")

@@ -59,6 +59,11 @@ type world struct {
 	URL      string
 }
 
+// signer stands for the instance's key, which this package does not test.
+type signer struct{}
+
+func (signer) Sign(context.Context, any) (string, error) { return "signed", nil }
+
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	log := slog.New(slog.DiscardHandler)
@@ -90,7 +95,7 @@ func newWorld(t *testing.T) *world {
 	listener.Start(t.Context())
 	t.Cleanup(listener.Stop)
 	previews := scheduler.NewPreviews("", nil)
-	w.sessions = scheduler.NewService(scheduler.Deps{DB: w.db, Agents: w.agents, Gate: g, Listener: listener, Previews: previews, Clock: clock.System(), Log: log})
+	w.sessions = scheduler.NewService(scheduler.Deps{DB: w.db, Agents: w.agents, Gate: g, Listener: listener, Previews: previews, Signer: signer{}, Clock: clock.System(), Log: log})
 	t.Cleanup(w.sessions.Stop)
 	runner := scheduler.NewRunner(scheduler.RunnerDeps{
 		DB: w.db, Gate: g, Models: gateway, Tools: tools, Listener: listener, Previews: previews, Clock: clock.System(), Log: log,

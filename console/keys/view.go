@@ -23,6 +23,7 @@ type row struct {
 	Created  time.Time
 	Active   bool
 	Revoke   string
+	Stop     string
 }
 
 type listView struct {
@@ -84,7 +85,7 @@ func newList(p page.Place, found []tenants.Key, all bool, now time.Time) listVie
 	for _, k := range found {
 		r := row{
 			ID: string(k.ID), Name: k.Name, Prefix: k.Prefix, Scopes: scopesText(k.Scopes), Status: ui.Key(string(k.Status(now))), LastUsed: k.LastUsedAt,
-			Expires: k.ExpiresAt, Created: k.CreatedAt, Active: k.Status(now) == tenants.KeyActive, Revoke: p.Path("keys", string(k.ID), "revoke"), Where: "another project",
+			Expires: k.ExpiresAt, Created: k.CreatedAt, Active: k.Status(now) == tenants.KeyActive, Revoke: p.Path("keys", string(k.ID), "revoke"), Stop: p.Path("stop", "keys", string(k.ID)), Where: "another project",
 		}
 		switch k.Project {
 		case "":

@@ -17,7 +17,7 @@ func newReceipt(r scheduler.KillReceipt, back string) receipt {
 	for _, h := range r.HoldsReleased {
 		released += money.Nanos(h.Nanos)
 	}
-	out := receipt{Back: back, Sentence: "No worker of it can write, spend or reach a sandbox any more.", Facts: []ui.Fact{
+	out := receipt{Back: back, Sentence: "No worker of it, or of a session below it, can write, spend or reach a sandbox any more.", Facts: []ui.Fact{
 		{Term: "Receipt", Value: ui.Ident(string(r.ID))},
 		{Term: "Charged", Value: ui.Money(money.Nanos(r.ChargedNanos))},
 		{Term: "Released", Value: ui.Money(released)},
@@ -31,7 +31,14 @@ func newReceipt(r scheduler.KillReceipt, back string) receipt {
 	if n := len(r.UnsettledSteps); n > 0 {
 		out.Facts = append(out.Facts, ui.Fact{Term: "Unknown", Text: ui.Plural(int64(n), "step was under way; what became of it is not known", "steps were under way; what became of them is not known")})
 	}
-	if r.Signature != "" {
+	if n := len(r.Children); n > 0 {
+		out.Facts = append(out.Facts, ui.Fact{Term: "Below it", Text: ui.Plural(int64(n), "session was stopped with it", "sessions were stopped with it")})
+	}
+	if r.LastBilledAt != nil {
+		out.Facts = append(out.Facts, ui.Fact{Term: "Last charge", Value: ui.Clock(*r.LastBilledAt)})
+	}
+	if r.Done() {
+		out.File = back + "/receipt"
 		out.Facts = append(out.Facts, ui.Fact{Term: "Signature", Text: "signed by this instance"})
 	}
 	return out

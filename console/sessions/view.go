@@ -37,6 +37,8 @@ type head struct {
 	Ended      bool
 	CanWrite   bool
 	TraceHref  string
+	// Receipt is the file of a kill's receipt; empty for a session that was not killed.
+	Receipt string
 }
 
 // titleOf names a session that has no title of its own after its agent.
@@ -81,6 +83,9 @@ func newHead(p page.Place, s journal.Session, held money.Nanos, open *transcript
 	}
 	if s.Agent.ID != "" {
 		h.AgentHref = p.Path("agents", string(s.Agent.ID))
+	}
+	if s.StopReason != nil && s.StopReason.Type == journal.StopKilled {
+		h.Receipt = p.Path("sessions", string(s.ID), "receipt")
 	}
 	h.Waits = waits(s, open)
 	return h
@@ -264,4 +269,5 @@ type receipt struct {
 	Sentence string
 	Facts    []ui.Fact
 	Back     string
+	File     string // empty until it is complete
 }

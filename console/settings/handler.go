@@ -53,6 +53,13 @@ func (h *Handler) draw(c echo.Context, status int, tab string, problems ui.Probl
 	}
 	v.Tabs = tabSegments(p, base, v.Tab)
 	v.CanSeeMembers = p.Can(tenants.MembersRead)
+	v.Stops = p.Path("stops")
+	if p.Can(tenants.ProjectsWrite) {
+		v.StopProject = p.Path("stop", "project")
+	}
+	if p.Can(tenants.OrganizationWrite) {
+		v.StopEverything = p.Path("stop", "organisation")
+	}
 	if err := requireTab(c, v.Tab); err != nil {
 		return err
 	}

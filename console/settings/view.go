@@ -51,7 +51,9 @@ type view struct {
 
 	Problems     ui.Problems
 	ProjectInput string
-	MailEnabled  bool
+	// StopProject and StopEverything lead to the question before the red button; empty for who may not.
+	StopProject, StopEverything, Stops string
+	MailEnabled                        bool
 }
 
 // tabs name the permission that each needs; one's own account needs none.
