@@ -15,9 +15,9 @@ var (
 	left   atomic.Int64
 )
 
-// AMBIT_FAILPOINT is "place:n": the n-th time that the process is there, it kills itself.
+// FAILPOINT is "place:n": the n-th time that the process is there, it kills itself.
 func init() {
-	name, n, _ := strings.Cut(os.Getenv("AMBIT_FAILPOINT"), ":")
+	name, n, _ := strings.Cut(os.Getenv("FAILPOINT"), ":")
 	times, err := strconv.ParseInt(n, 10, 64)
 	if err == nil {
 		chosen = name
