@@ -46,7 +46,7 @@ faults: build ## run the fault tests only: kill -9, outages, bad answers
 	@$(GO) test -count=1 -timeout 30m ./test/faults/...
 
 proof-money: test-engines ## prove that nothing is spent unheld: 600 callers, and kill -9 at each place that an effect passes
-	@PROOF=full $(GO) test -count=1 -timeout 30m -v ./test/proof ./test/controls 2>&1 | grep -E '^(=== RUN|---|    ---|    money_test|ok|FAIL|PASS|panic)|Error'
+	@set -o pipefail; PROOF=full $(GO) test -count=1 -timeout 30m -v ./test/proof ./test/controls 2>&1 | grep -E '^(=== RUN|---|    ---|    money_test|ok|FAIL|PASS|panic)|Error'
 
 bench: test-engines ## measure, with the floor beside each figure (BENCH=pattern, BENCHTIME=1s)
 	@grep -rl --include='*_test.go' '^func Benchmark' . | xargs -n1 dirname | sort -u | \
