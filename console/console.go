@@ -15,8 +15,10 @@ import (
 	"ambit.dev/ambit/agents"
 	"ambit.dev/ambit/console/account"
 	consoleagents "ambit.dev/ambit/console/agents"
+	"ambit.dev/ambit/console/budgets"
 	"ambit.dev/ambit/console/gallery"
 	"ambit.dev/ambit/console/keys"
+	"ambit.dev/ambit/console/ledger"
 	"ambit.dev/ambit/console/overview"
 	"ambit.dev/ambit/console/page"
 	"ambit.dev/ambit/console/playground"
@@ -26,6 +28,7 @@ import (
 	"ambit.dev/ambit/console/static"
 	"ambit.dev/ambit/console/stops"
 	"ambit.dev/ambit/console/traces"
+	"ambit.dev/ambit/console/usage"
 	"ambit.dev/ambit/internal/apidoc"
 	"ambit.dev/ambit/internal/httpx"
 	"ambit.dev/ambit/internal/postgres"
@@ -134,6 +137,9 @@ func registerProject(g *echo.Group, d Deps) {
 	(&consoleagents.Handler{DB: d.DB, Agents: d.Agents, Models: d.Models, Tools: d.Tools}).Register(g)
 	(&playground.Handler{DB: d.DB, Agents: d.Agents, Sessions: d.Sessions, Shown: shown, Tools: d.Tools, APIURL: d.APIURL}).Register(g)
 	(&traces.Handler{DB: d.DB, Agents: d.Agents, Traces: d.Traces, Log: d.Log}).Register(g)
+	(&budgets.Handler{DB: d.DB, Tenants: d.Tenants, Agents: d.Agents}).Register(g)
+	(&usage.Handler{DB: d.DB, Agents: d.Agents}).Register(g)
+	(&ledger.Handler{DB: d.DB}).Register(g)
 	(&keys.Handler{DB: d.DB, Tenants: d.Tenants, APIURL: d.APIURL}).Register(g)
 	(&stops.Handler{DB: d.DB, Agents: d.Agents, Tenants: d.Tenants, Sessions: d.Sessions}).Register(g)
 	(&settings.Handler{DB: d.DB, Tenants: d.Tenants}).Register(g)

@@ -8,6 +8,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"ambit.dev/ambit/agents"
+	"ambit.dev/ambit/billing"
 	"ambit.dev/ambit/console/page"
 	"ambit.dev/ambit/internal/fault"
 	"ambit.dev/ambit/internal/id"
@@ -57,6 +58,8 @@ func neededFor(wanted string) tenants.Permission {
 		return tenants.AgentsRead
 	case id.Project("").Prefix():
 		return tenants.ProjectsRead
+	case id.Budget("").Prefix():
+		return tenants.BudgetsRead
 	default:
 		return tenants.SessionsRead
 	}
@@ -76,11 +79,33 @@ func (f *finder) find(ctx context.Context, org id.Org, wanted string) (project i
 		got, err := f.tenants.GetProject(ctx, org, p)
 		return got.ID, target{}, err
 	}
+	if b, parseErr := id.Parse[id.Budget](wanted); parseErr == nil {
+		return f.findBudget(ctx, org, b)
+	}
 	err = f.db.InTx(ctx, org, func(tx pgx.Tx) error {
 		project, to, err = f.findTx(ctx, tx, org, wanted)
 		return err
 	})
 	return project, to, err
+}
+
+// findBudget: a budget is the whole organisation's, so it is shown within its first project.
+func (f *finder) findBudget(ctx context.Context, org id.Org, budget id.Budget) (id.Project, target, error) {
+	err := f.db.InTx(ctx, org, func(tx pgx.Tx) error {
+		_, err := billing.GetBudget(ctx, tx, org, budget)
+		return err
+	})
+	if err != nil {
+		return "", target{}, err
+	}
+	projects, err := f.tenants.ListProjects(ctx, org, tenants.ListProjects{OldestFirst: true, Limit: 1})
+	if err != nil {
+		return "", target{}, err
+	}
+	if len(projects) == 0 {
+		return "", target{}, fault.NotFound()
+	}
+	return projects[0].ID, target{path: []string{"budgets", string(budget)}}, nil
 }
 
 func (f *finder) findTx(ctx context.Context, tx pgx.Tx, org id.Org, wanted string) (id.Project, target, error) {

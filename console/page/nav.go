@@ -29,6 +29,11 @@ var navigation = []navGroup{
 		{Key: "sessions", Label: "Sessions", Icon: "session", Go: "s", Parts: []string{"sessions"}, Phone: true},
 		{Key: "traces", Label: "Traces", Icon: "trace", Go: "t", Parts: []string{"traces"}},
 	}},
+	{Title: "Money", Items: []navItem{
+		{Key: "budgets", Label: "Budgets", Icon: "budget", Go: "b", Parts: []string{"budgets"}},
+		{Key: "usage", Label: "Usage", Icon: "chart", Go: "u", Parts: []string{"usage"}},
+		{Key: "ledger", Label: "Ledger", Icon: "ledger", Go: "l", Parts: []string{"ledger"}},
+	}},
 }
 
 var navigationFoot = []navItem{
