@@ -57,6 +57,9 @@ func (w *world) addRules() {
 	w.ids["role_id"], _ = res.field(w.t, "id").(string)
 	var members struct{ Data []struct{ ID string } }
 	w.askWith(w.orgKey, "GET", "/v1/members", "").into(w.t, &members)
+	res = w.askWith(w.orgKey, "POST", "/v1/invitations", `{"email":"invited@example.com","role":"viewer"}`)
+	require.Equal(w.t, 201, res.StatusCode, res.raw)
+	w.ids["invitation_id"], _ = res.field(w.t, "id").(string)
 	w.ids["member_id"], w.ids["preset"] = members.Data[0].ID, "web-client"
 }
 
@@ -88,7 +91,7 @@ func never() map[string]string {
 	return map[string]string{
 		"agent_id": string(id.New[id.Agent]()), "stop_id": string(id.New[id.Stop]()), "session_id": string(id.New[id.Session]()), "step_id": string(id.New[id.Step]()),
 		"project_id": string(id.New[id.Project]()), "key_id": string(id.New[id.Key]()), "version": "1", "name": "prod",
-		"permission_id": string(id.New[id.Permission]()), "role_id": string(id.New[id.Role]()), "member_id": string(id.New[id.Member]()), "preset": "web-client",
+		"permission_id": string(id.New[id.Permission]()), "role_id": string(id.New[id.Role]()), "member_id": string(id.New[id.Member]()), "preset": "web-client", "invitation_id": string(id.New[id.Invitation]()),
 		"webhook_id": string(id.New[id.Webhook]()), "delivery_id": string(id.New[id.Delivery]()),
 		"budget_id": string(id.New[id.Budget]()), "entry_id": string(id.New[id.Entry]()),
 	}
@@ -180,6 +183,10 @@ var cases = map[string]struct {
 	"members.list":                  {foreign: "own"},
 	"members.update":                {body: `{"role":"viewer"}`, foreign: "404"},
 	"members.delete":                {foreign: "404"},
+	"invitations.create":            {body: `{"email":"new@example.com","role":"viewer"}`, foreign: "own"},
+	"invitations.list":              {foreign: "own"},
+	"invitations.resend":            {foreign: "404"},
+	"invitations.delete":            {foreign: "404"},
 	"roles.create":                  {body: `{"name":"New","permissions":["traces:read"]}`, foreign: "own"},
 	"roles.list":                    {foreign: "own"},
 	"roles.get":                     {foreign: "404"},
@@ -299,7 +306,7 @@ func (w *world) snapshot() string {
 	for _, path := range []string{
 		"/v1/agents?include_archived=true", "/v1/sessions?include_archived=true", "/v1/projects?include_archived=true", "/v1/organization",
 		"/v1/agents/" + w.ids["agent_id"] + "/aliases", "/v1/sessions/" + w.ids["session_id"] + "/events",
-		"/v1/permissions", "/v1/permissions/tags", "/v1/roles", "/v1/members",
+		"/v1/permissions", "/v1/permissions/tags", "/v1/roles", "/v1/members", "/v1/invitations",
 		"/v1/budgets", "/v1/ledger/entries", "/v1/ledger/accounts",
 		"/v1/webhooks", "/v1/webhooks/" + w.ids["webhook_id"] + "/deliveries",
 	} {

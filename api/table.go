@@ -32,6 +32,7 @@ func (a *API) table() []Route {
 		a.keyRoutes(),
 		a.permissionRoutes(),
 		a.roleRoutes(),
+		a.invitationRoutes(),
 		a.budgetRoutes(),
 		a.usageRoutes(),
 		a.ledgerRoutes(),

@@ -2,6 +2,8 @@ package tenants
 
 import (
 	"fmt"
+	"strings"
+	"unicode"
 
 	"ambit.dev/ambit/notifications"
 )
@@ -58,4 +60,38 @@ If it was not you, choose "forgot password" at once, at
 
 %s
 `, publicURL)}
+}
+
+// invitationMail carries the organisation's name, which its owner typed: tamed, so that nobody sends links or addresses of their own under
+// our name by it.
+func invitationMail(i Invitation, organization, link string) notifications.Mail {
+	organization = tamed(organization)
+	return notifications.Mail{Kind: "invitation", To: i.Email, Subject: "You are invited to " + organization + " on Ambit", Text: fmt.Sprintf(`Hello,
+
+you are invited to the organisation "%s" on Ambit, with the role %s. To accept, open
+
+%s
+
+and sign in with the account of this address, or make one. The link holds until %s, and can be used once.
+
+If you did not expect it, do nothing.
+`, organization, tamed(i.RoleName), link, i.ExpiresAt.UTC().Format("2 January 2006, 15:04 UTC"))}
+}
+
+// tamed leaves of a name what no mail program makes a link of.
+func tamed(name string) string {
+	runes := []rune(name)
+	out := make([]rune, 0, len(runes))
+	for i, r := range runes {
+		plain := unicode.IsLetter(r) || unicode.IsDigit(r) || strings.ContainsRune(" -&,'()", r)
+		// A point stays where it ends a word, as in "Inc."
+		if r == '.' && (i+1 == len(runes) || runes[i+1] == ' ') {
+			plain = true
+		}
+		if !plain {
+			r = ' '
+		}
+		out = append(out, r)
+	}
+	return strings.Join(strings.Fields(string(out)), " ")
 }

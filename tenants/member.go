@@ -87,24 +87,11 @@ func (s *Service) SetMemberRoleTx(ctx context.Context, tx pgx.Tx, by principal.P
 	if err != nil {
 		return Member{}, err
 	}
-	set := tenantsdb.SetMemberRoleParams{OrgID: string(by.Org), ID: string(member), Role: role}
-	gives := PermissionsOf(Role(role))
-	if custom, err := id.Parse[id.Role](role); err == nil {
-		r, err := s.GetRoleTx(ctx, tx, by.Org, custom)
-		if fault.As(err) != nil && fault.As(err).Kind == fault.NotFoundKind {
-			return Member{}, errNoRole()
-		}
-		if err != nil {
-			return Member{}, err
-		}
-		set.Role, set.RoleID, gives = string(RoleCustom), &role, r.Permissions
-	}
-	if len(gives) == 0 {
-		return Member{}, errNoRole()
-	}
-	if err := mayHandOut(by, gives); err != nil {
+	set, err := s.roleToGive(ctx, tx, by, role)
+	if err != nil {
 		return Member{}, err
 	}
+	set.ID = string(member)
 	if was.Role == RoleOwner && Role(role) != RoleOwner {
 		if err := s.keepAnOwner(ctx, q, by.Org); err != nil {
 			return Member{}, err
@@ -114,6 +101,26 @@ func (s *Service) SetMemberRoleTx(ctx context.Context, tx pgx.Tx, by principal.P
 		return Member{}, fmt.Errorf("set a member's role: %w", err)
 	}
 	return s.GetMemberTx(ctx, tx, by.Org, member)
+}
+
+// roleToGive finds a role by its name or id, for by to give to somebody. Only the role of what it returns is set, and the organisation.
+func (s *Service) roleToGive(ctx context.Context, tx pgx.Tx, by principal.Principal, role string) (tenantsdb.SetMemberRoleParams, error) {
+	set := tenantsdb.SetMemberRoleParams{OrgID: string(by.Org), Role: role}
+	gives := PermissionsOf(Role(role))
+	if custom, err := id.Parse[id.Role](role); err == nil {
+		r, err := s.GetRoleTx(ctx, tx, by.Org, custom)
+		if err != nil && fault.As(err).Kind == fault.NotFoundKind {
+			return set, errNoRole()
+		}
+		if err != nil {
+			return set, err
+		}
+		set.Role, set.RoleID, gives = string(RoleCustom), &role, r.Permissions
+	}
+	if len(gives) == 0 {
+		return set, errNoRole()
+	}
+	return set, mayHandOut(by, gives)
 }
 
 func errNoRole() error {

@@ -185,7 +185,7 @@ func (s *Service) UpdateRoleTx(ctx context.Context, tx pgx.Tx, by principal.Prin
 	return roleOf(row), nil
 }
 
-// DeleteRoleTx deletes a role that no member has. Its faults: not_found, permission_denied, state_conflict.
+// DeleteRoleTx deletes a role that no member has and no open invitation gives. Its faults: not_found, permission_denied, state_conflict.
 func (s *Service) DeleteRoleTx(ctx context.Context, tx pgx.Tx, by principal.Principal, role id.Role) error {
 	q := tenantsdb.New(tx)
 	if err := lockMembership(ctx, q, by.Org); err != nil {
@@ -204,6 +204,13 @@ func (s *Service) DeleteRoleTx(ctx context.Context, tx pgx.Tx, by principal.Prin
 	}
 	if n > 0 {
 		return fault.Newf(fault.Conflict, "state_conflict", "%d of the members have this role. Give them another one first.", n)
+	}
+	open, err := q.CountOpenInvitationsWithRole(ctx, tenantsdb.CountOpenInvitationsWithRoleParams{OrgID: string(by.Org), RoleID: string(role), Now: s.clock.Now()})
+	if err != nil {
+		return fmt.Errorf("count who is invited to a role: %w", err)
+	}
+	if open > 0 {
+		return fault.Newf(fault.Conflict, "state_conflict", "%d open invitations give this role. Revoke them first.", open)
 	}
 	if _, err := q.DeleteRole(ctx, tenantsdb.DeleteRoleParams{OrgID: string(by.Org), ID: string(role)}); err != nil {
 		return fmt.Errorf("delete a role: %w", err)

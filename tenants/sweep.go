@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// endedKept is how long an ended sign-in or link is kept, for questions about it.
+	// endedKept is how long an ended sign-in, link or invitation is kept, for questions about it.
 	endedKept = 30 * 24 * time.Hour
 	// attemptsKept is longer than any guard remembers.
 	attemptsKept = 48 * time.Hour
@@ -27,6 +27,9 @@ func (s *Service) sweepOnce(ctx context.Context) error {
 		}
 		if _, err := q.SweepMailTokens(ctx, now.Add(-endedKept)); err != nil {
 			return fmt.Errorf("delete old links: %w", err)
+		}
+		if _, err := q.SweepInvitations(ctx, now.Add(-endedKept)); err != nil {
+			return fmt.Errorf("delete old invitations: %w", err)
 		}
 		if _, err := q.SweepThrottles(ctx, now.Add(-attemptsKept)); err != nil {
 			return fmt.Errorf("delete old attempts: %w", err)

@@ -42,6 +42,8 @@ var (
 	guardLinks = guard{"mailed links from an address", 20, 5 * time.Second, 15 * time.Minute, time.Hour}
 	// guardMailbox bounds the mail that strangers can cause somebody to get. Beyond it, nothing is sent and nothing is said.
 	guardMailbox = guard{"mail to a mailbox", 4, 5 * time.Minute, time.Hour, 12 * time.Hour}
+	// guardInvited bounds the invitations that somebody gets, whoever sends them. Who sends one too many is told.
+	guardInvited = guard{"invitations to a mailbox", 6, 5 * time.Minute, 2 * time.Hour, 24 * time.Hour}
 	// guardConfirm bounds guesses of the present password by somebody at an open sign-in.
 	guardConfirm = guard{"confirmation of a password", 5, 5 * time.Second, 15 * time.Minute, 24 * time.Hour}
 )

@@ -281,3 +281,63 @@ SELECT * FROM roles WHERE org_id = @org_id AND id > @after ORDER BY id LIMIT @ma
 
 -- name: CountRoles :one
 SELECT count(*) FROM roles WHERE org_id = @org_id;
+
+-- name: FindInvitation :one
+SELECT coalesce(ambit_find_invitation(@digest::bytea), '')::text AS org_id;
+
+-- name: InsertInvitation :exec
+INSERT INTO invitations (org_id, id, email, role, role_id, token_sha256, mailed, by_kind, by_id, created_at, sent_at, expires_at)
+VALUES (@org_id, @id, @email, @role, sqlc.narg('role_id'), @token_sha256, @mailed, @by_kind, @by_id, @now, @now, @expires_at);
+
+-- An expired invitation makes room for a new one to the same address.
+-- name: EndExpiredInvitation :exec
+UPDATE invitations SET revoked_at = @now::timestamptz
+WHERE org_id = @org_id AND email = sqlc.arg(email)::text::citext AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at <= @now;
+
+-- name: CountOpenInvitations :one
+SELECT count(*) FROM invitations WHERE org_id = @org_id AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > @now;
+
+-- name: CountOpenInvitationsWithRole :one
+SELECT count(*) FROM invitations
+WHERE org_id = @org_id AND role_id = sqlc.arg(role_id)::text AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > @now;
+
+-- name: GetInvitation :one
+SELECT i.id, i.email::text AS email, i.role, i.role_id, coalesce(r.name, '')::text AS role_name, coalesce(r.permissions, '{}')::text[] AS role_permissions,
+  i.mailed, i.by_kind, i.by_id, i.created_at, i.sent_at, i.expires_at, i.accepted_at, i.revoked_at
+FROM invitations i LEFT JOIN roles r ON r.org_id = i.org_id AND r.id = i.role_id
+WHERE i.org_id = @org_id AND i.id = @id;
+
+-- name: GetInvitationByToken :one
+SELECT id FROM invitations WHERE org_id = @org_id AND token_sha256 = @token_sha256;
+
+-- name: ListInvitations :many
+SELECT i.id, i.email::text AS email, i.role, i.role_id, coalesce(r.name, '')::text AS role_name, coalesce(r.permissions, '{}')::text[] AS role_permissions,
+  i.mailed, i.by_kind, i.by_id, i.created_at, i.sent_at, i.expires_at, i.accepted_at, i.revoked_at
+FROM invitations i LEFT JOIN roles r ON r.org_id = i.org_id AND r.id = i.role_id
+WHERE i.org_id = @org_id AND (@before::text = '' OR i.id < @before) AND (NOT @open_only::boolean OR (i.accepted_at IS NULL AND i.revoked_at IS NULL))
+ORDER BY i.id DESC LIMIT @max_rows;
+
+-- name: RenewInvitation :exec
+UPDATE invitations SET token_sha256 = @token_sha256, mailed = @mailed, by_kind = @by_kind, by_id = @by_id, sent_at = @now, expires_at = @expires_at
+WHERE org_id = @org_id AND id = @id;
+
+-- name: RevokeInvitation :exec
+UPDATE invitations SET revoked_at = @now::timestamptz WHERE org_id = @org_id AND id = @id AND accepted_at IS NULL AND revoked_at IS NULL;
+
+-- name: AcceptInvitation :exec
+UPDATE invitations SET accepted_at = @now::timestamptz, accepted_by = @accepted_by::text WHERE org_id = @org_id AND id = @id;
+
+-- name: InsertMemberWithRole :exec
+INSERT INTO members (org_id, id, user_id, role, role_id, created_at) VALUES (@org_id, @id, @user_id, @role, sqlc.narg('role_id'), @created_at);
+
+-- name: GetMemberByUser :one
+SELECT m.id, m.user_id, m.role, m.role_id, coalesce(r.name, '')::text AS role_name, coalesce(r.permissions, '{}')::text[] AS role_permissions,
+  m.created_at, u.email::text AS email, u.name, u.email_verified_at
+FROM members m JOIN users u ON u.id = m.user_id LEFT JOIN roles r ON r.org_id = m.org_id AND r.id = m.role_id
+WHERE m.org_id = @org_id AND m.user_id = @user_id;
+
+-- name: HasMemberOfAddress :one
+SELECT EXISTS (SELECT FROM members m JOIN users u ON u.id = m.user_id WHERE m.org_id = @org_id AND u.email = sqlc.arg(email)::text::citext)::boolean;
+
+-- name: SweepInvitations :execrows
+DELETE FROM invitations WHERE expires_at < @ended_before;

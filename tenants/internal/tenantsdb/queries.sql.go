@@ -10,6 +10,27 @@ import (
 	"time"
 )
 
+const acceptInvitation = `-- name: AcceptInvitation :exec
+UPDATE invitations SET accepted_at = $1::timestamptz, accepted_by = $2::text WHERE org_id = $3 AND id = $4
+`
+
+type AcceptInvitationParams struct {
+	Now        time.Time
+	AcceptedBy string
+	OrgID      string
+	ID         string
+}
+
+func (q *Queries) AcceptInvitation(ctx context.Context, arg AcceptInvitationParams) error {
+	_, err := q.db.Exec(ctx, acceptInvitation,
+		arg.Now,
+		arg.AcceptedBy,
+		arg.OrgID,
+		arg.ID,
+	)
+	return err
+}
+
 const actAs = `-- name: ActAs :exec
 
 SELECT set_config('app.user_id', $1::text, true)
@@ -87,6 +108,40 @@ func (q *Queries) CountMembersWithRole(ctx context.Context, arg CountMembersWith
 	return count, err
 }
 
+const countOpenInvitations = `-- name: CountOpenInvitations :one
+SELECT count(*) FROM invitations WHERE org_id = $1 AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > $2
+`
+
+type CountOpenInvitationsParams struct {
+	OrgID string
+	Now   time.Time
+}
+
+func (q *Queries) CountOpenInvitations(ctx context.Context, arg CountOpenInvitationsParams) (int64, error) {
+	row := q.db.QueryRow(ctx, countOpenInvitations, arg.OrgID, arg.Now)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const countOpenInvitationsWithRole = `-- name: CountOpenInvitationsWithRole :one
+SELECT count(*) FROM invitations
+WHERE org_id = $1 AND role_id = $2::text AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at > $3
+`
+
+type CountOpenInvitationsWithRoleParams struct {
+	OrgID  string
+	RoleID string
+	Now    time.Time
+}
+
+func (q *Queries) CountOpenInvitationsWithRole(ctx context.Context, arg CountOpenInvitationsWithRoleParams) (int64, error) {
+	row := q.db.QueryRow(ctx, countOpenInvitationsWithRole, arg.OrgID, arg.RoleID, arg.Now)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const countOwners = `-- name: CountOwners :one
 SELECT count(*) FROM members WHERE org_id = $1 AND role = 'owner'
 `
@@ -143,6 +198,34 @@ func (q *Queries) DeleteRole(ctx context.Context, arg DeleteRoleParams) (int64, 
 	return result.RowsAffected(), nil
 }
 
+const endExpiredInvitation = `-- name: EndExpiredInvitation :exec
+UPDATE invitations SET revoked_at = $1::timestamptz
+WHERE org_id = $2 AND email = $3::text::citext AND accepted_at IS NULL AND revoked_at IS NULL AND expires_at <= $1
+`
+
+type EndExpiredInvitationParams struct {
+	Now   time.Time
+	OrgID string
+	Email string
+}
+
+// An expired invitation makes room for a new one to the same address.
+func (q *Queries) EndExpiredInvitation(ctx context.Context, arg EndExpiredInvitationParams) error {
+	_, err := q.db.Exec(ctx, endExpiredInvitation, arg.Now, arg.OrgID, arg.Email)
+	return err
+}
+
+const findInvitation = `-- name: FindInvitation :one
+SELECT coalesce(ambit_find_invitation($1::bytea), '')::text AS org_id
+`
+
+func (q *Queries) FindInvitation(ctx context.Context, digest []byte) (string, error) {
+	row := q.db.QueryRow(ctx, findInvitation, digest)
+	var org_id string
+	err := row.Scan(&org_id)
+	return org_id, err
+}
+
 const findKey = `-- name: FindKey :one
 SELECT coalesce(ambit_find_key($1::bytea), '')::text AS org_id
 `
@@ -194,6 +277,73 @@ DELETE FROM throttles WHERE subject = $1
 func (q *Queries) ForgetAttempts(ctx context.Context, subject []byte) error {
 	_, err := q.db.Exec(ctx, forgetAttempts, subject)
 	return err
+}
+
+const getInvitation = `-- name: GetInvitation :one
+SELECT i.id, i.email::text AS email, i.role, i.role_id, coalesce(r.name, '')::text AS role_name, coalesce(r.permissions, '{}')::text[] AS role_permissions,
+  i.mailed, i.by_kind, i.by_id, i.created_at, i.sent_at, i.expires_at, i.accepted_at, i.revoked_at
+FROM invitations i LEFT JOIN roles r ON r.org_id = i.org_id AND r.id = i.role_id
+WHERE i.org_id = $1 AND i.id = $2
+`
+
+type GetInvitationParams struct {
+	OrgID string
+	ID    string
+}
+
+type GetInvitationRow struct {
+	ID              string
+	Email           string
+	Role            string
+	RoleID          *string
+	RoleName        string
+	RolePermissions []string
+	Mailed          bool
+	ByKind          string
+	ByID            string
+	CreatedAt       time.Time
+	SentAt          time.Time
+	ExpiresAt       time.Time
+	AcceptedAt      *time.Time
+	RevokedAt       *time.Time
+}
+
+func (q *Queries) GetInvitation(ctx context.Context, arg GetInvitationParams) (GetInvitationRow, error) {
+	row := q.db.QueryRow(ctx, getInvitation, arg.OrgID, arg.ID)
+	var i GetInvitationRow
+	err := row.Scan(
+		&i.ID,
+		&i.Email,
+		&i.Role,
+		&i.RoleID,
+		&i.RoleName,
+		&i.RolePermissions,
+		&i.Mailed,
+		&i.ByKind,
+		&i.ByID,
+		&i.CreatedAt,
+		&i.SentAt,
+		&i.ExpiresAt,
+		&i.AcceptedAt,
+		&i.RevokedAt,
+	)
+	return i, err
+}
+
+const getInvitationByToken = `-- name: GetInvitationByToken :one
+SELECT id FROM invitations WHERE org_id = $1 AND token_sha256 = $2
+`
+
+type GetInvitationByTokenParams struct {
+	OrgID       string
+	TokenSha256 []byte
+}
+
+func (q *Queries) GetInvitationByToken(ctx context.Context, arg GetInvitationByTokenParams) (string, error) {
+	row := q.db.QueryRow(ctx, getInvitationByToken, arg.OrgID, arg.TokenSha256)
+	var id string
+	err := row.Scan(&id)
+	return id, err
 }
 
 const getKey = `-- name: GetKey :one
@@ -336,6 +486,49 @@ type GetMemberRow struct {
 func (q *Queries) GetMember(ctx context.Context, arg GetMemberParams) (GetMemberRow, error) {
 	row := q.db.QueryRow(ctx, getMember, arg.OrgID, arg.ID)
 	var i GetMemberRow
+	err := row.Scan(
+		&i.ID,
+		&i.UserID,
+		&i.Role,
+		&i.RoleID,
+		&i.RoleName,
+		&i.RolePermissions,
+		&i.CreatedAt,
+		&i.Email,
+		&i.Name,
+		&i.EmailVerifiedAt,
+	)
+	return i, err
+}
+
+const getMemberByUser = `-- name: GetMemberByUser :one
+SELECT m.id, m.user_id, m.role, m.role_id, coalesce(r.name, '')::text AS role_name, coalesce(r.permissions, '{}')::text[] AS role_permissions,
+  m.created_at, u.email::text AS email, u.name, u.email_verified_at
+FROM members m JOIN users u ON u.id = m.user_id LEFT JOIN roles r ON r.org_id = m.org_id AND r.id = m.role_id
+WHERE m.org_id = $1 AND m.user_id = $2
+`
+
+type GetMemberByUserParams struct {
+	OrgID  string
+	UserID string
+}
+
+type GetMemberByUserRow struct {
+	ID              string
+	UserID          string
+	Role            string
+	RoleID          *string
+	RoleName        string
+	RolePermissions []string
+	CreatedAt       time.Time
+	Email           string
+	Name            string
+	EmailVerifiedAt *time.Time
+}
+
+func (q *Queries) GetMemberByUser(ctx context.Context, arg GetMemberByUserParams) (GetMemberByUserRow, error) {
+	row := q.db.QueryRow(ctx, getMemberByUser, arg.OrgID, arg.UserID)
+	var i GetMemberByUserRow
 	err := row.Scan(
 		&i.ID,
 		&i.UserID,
@@ -555,6 +748,58 @@ func (q *Queries) GiveAttemptBack(ctx context.Context, subject []byte) error {
 	return err
 }
 
+const hasMemberOfAddress = `-- name: HasMemberOfAddress :one
+SELECT EXISTS (SELECT FROM members m JOIN users u ON u.id = m.user_id WHERE m.org_id = $1 AND u.email = $2::text::citext)::boolean
+`
+
+type HasMemberOfAddressParams struct {
+	OrgID string
+	Email string
+}
+
+func (q *Queries) HasMemberOfAddress(ctx context.Context, arg HasMemberOfAddressParams) (bool, error) {
+	row := q.db.QueryRow(ctx, hasMemberOfAddress, arg.OrgID, arg.Email)
+	var column_1 bool
+	err := row.Scan(&column_1)
+	return column_1, err
+}
+
+const insertInvitation = `-- name: InsertInvitation :exec
+INSERT INTO invitations (org_id, id, email, role, role_id, token_sha256, mailed, by_kind, by_id, created_at, sent_at, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10, $11)
+`
+
+type InsertInvitationParams struct {
+	OrgID       string
+	ID          string
+	Email       string
+	Role        string
+	RoleID      *string
+	TokenSha256 []byte
+	Mailed      bool
+	ByKind      string
+	ByID        string
+	Now         time.Time
+	ExpiresAt   time.Time
+}
+
+func (q *Queries) InsertInvitation(ctx context.Context, arg InsertInvitationParams) error {
+	_, err := q.db.Exec(ctx, insertInvitation,
+		arg.OrgID,
+		arg.ID,
+		arg.Email,
+		arg.Role,
+		arg.RoleID,
+		arg.TokenSha256,
+		arg.Mailed,
+		arg.ByKind,
+		arg.ByID,
+		arg.Now,
+		arg.ExpiresAt,
+	)
+	return err
+}
+
 const insertKey = `-- name: InsertKey :one
 INSERT INTO api_keys (org_id, id, project_id, name, prefix, secret_sha256, scopes, api_version, created_by, created_at, expires_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
@@ -666,6 +911,31 @@ func (q *Queries) InsertMember(ctx context.Context, arg InsertMemberParams) erro
 		arg.ID,
 		arg.UserID,
 		arg.Role,
+		arg.CreatedAt,
+	)
+	return err
+}
+
+const insertMemberWithRole = `-- name: InsertMemberWithRole :exec
+INSERT INTO members (org_id, id, user_id, role, role_id, created_at) VALUES ($1, $2, $3, $4, $5, $6)
+`
+
+type InsertMemberWithRoleParams struct {
+	OrgID     string
+	ID        string
+	UserID    string
+	Role      string
+	RoleID    *string
+	CreatedAt time.Time
+}
+
+func (q *Queries) InsertMemberWithRole(ctx context.Context, arg InsertMemberWithRoleParams) error {
+	_, err := q.db.Exec(ctx, insertMemberWithRole,
+		arg.OrgID,
+		arg.ID,
+		arg.UserID,
+		arg.Role,
+		arg.RoleID,
 		arg.CreatedAt,
 	)
 	return err
@@ -840,6 +1110,78 @@ func (q *Queries) KnowsZone(ctx context.Context, zone string) (bool, error) {
 	var column_1 bool
 	err := row.Scan(&column_1)
 	return column_1, err
+}
+
+const listInvitations = `-- name: ListInvitations :many
+SELECT i.id, i.email::text AS email, i.role, i.role_id, coalesce(r.name, '')::text AS role_name, coalesce(r.permissions, '{}')::text[] AS role_permissions,
+  i.mailed, i.by_kind, i.by_id, i.created_at, i.sent_at, i.expires_at, i.accepted_at, i.revoked_at
+FROM invitations i LEFT JOIN roles r ON r.org_id = i.org_id AND r.id = i.role_id
+WHERE i.org_id = $1 AND ($2::text = '' OR i.id < $2) AND (NOT $3::boolean OR (i.accepted_at IS NULL AND i.revoked_at IS NULL))
+ORDER BY i.id DESC LIMIT $4
+`
+
+type ListInvitationsParams struct {
+	OrgID    string
+	Before   string
+	OpenOnly bool
+	MaxRows  int32
+}
+
+type ListInvitationsRow struct {
+	ID              string
+	Email           string
+	Role            string
+	RoleID          *string
+	RoleName        string
+	RolePermissions []string
+	Mailed          bool
+	ByKind          string
+	ByID            string
+	CreatedAt       time.Time
+	SentAt          time.Time
+	ExpiresAt       time.Time
+	AcceptedAt      *time.Time
+	RevokedAt       *time.Time
+}
+
+func (q *Queries) ListInvitations(ctx context.Context, arg ListInvitationsParams) ([]ListInvitationsRow, error) {
+	rows, err := q.db.Query(ctx, listInvitations,
+		arg.OrgID,
+		arg.Before,
+		arg.OpenOnly,
+		arg.MaxRows,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListInvitationsRow
+	for rows.Next() {
+		var i ListInvitationsRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.Email,
+			&i.Role,
+			&i.RoleID,
+			&i.RoleName,
+			&i.RolePermissions,
+			&i.Mailed,
+			&i.ByKind,
+			&i.ByID,
+			&i.CreatedAt,
+			&i.SentAt,
+			&i.ExpiresAt,
+			&i.AcceptedAt,
+			&i.RevokedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const listKeys = `-- name: ListKeys :many
@@ -1439,6 +1781,51 @@ func (q *Queries) RenameUser(ctx context.Context, arg RenameUserParams) (int64, 
 	return result.RowsAffected(), nil
 }
 
+const renewInvitation = `-- name: RenewInvitation :exec
+UPDATE invitations SET token_sha256 = $1, mailed = $2, by_kind = $3, by_id = $4, sent_at = $5, expires_at = $6
+WHERE org_id = $7 AND id = $8
+`
+
+type RenewInvitationParams struct {
+	TokenSha256 []byte
+	Mailed      bool
+	ByKind      string
+	ByID        string
+	Now         time.Time
+	ExpiresAt   time.Time
+	OrgID       string
+	ID          string
+}
+
+func (q *Queries) RenewInvitation(ctx context.Context, arg RenewInvitationParams) error {
+	_, err := q.db.Exec(ctx, renewInvitation,
+		arg.TokenSha256,
+		arg.Mailed,
+		arg.ByKind,
+		arg.ByID,
+		arg.Now,
+		arg.ExpiresAt,
+		arg.OrgID,
+		arg.ID,
+	)
+	return err
+}
+
+const revokeInvitation = `-- name: RevokeInvitation :exec
+UPDATE invitations SET revoked_at = $1::timestamptz WHERE org_id = $2 AND id = $3 AND accepted_at IS NULL AND revoked_at IS NULL
+`
+
+type RevokeInvitationParams struct {
+	Now   time.Time
+	OrgID string
+	ID    string
+}
+
+func (q *Queries) RevokeInvitation(ctx context.Context, arg RevokeInvitationParams) error {
+	_, err := q.db.Exec(ctx, revokeInvitation, arg.Now, arg.OrgID, arg.ID)
+	return err
+}
+
 const revokeKey = `-- name: RevokeKey :one
 UPDATE api_keys SET revoked_at = $1::timestamptz, version = version + 1
 WHERE org_id = $2 AND id = $3
@@ -1559,6 +1946,18 @@ type SetPasswordParams struct {
 func (q *Queries) SetPassword(ctx context.Context, arg SetPasswordParams) error {
 	_, err := q.db.Exec(ctx, setPassword, arg.UserID, arg.Hash, arg.ChangedAt)
 	return err
+}
+
+const sweepInvitations = `-- name: SweepInvitations :execrows
+DELETE FROM invitations WHERE expires_at < $1
+`
+
+func (q *Queries) SweepInvitations(ctx context.Context, endedBefore time.Time) (int64, error) {
+	result, err := q.db.Exec(ctx, sweepInvitations, endedBefore)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const sweepMailTokens = `-- name: SweepMailTokens :execrows
