@@ -8,6 +8,7 @@ import (
 
 	"ambit.dev/ambit/agents"
 	"ambit.dev/ambit/journal"
+	"ambit.dev/ambit/scheduler"
 	"ambit.dev/ambit/test/browser"
 
 	"github.com/jackc/pgx/v5"
@@ -40,6 +41,19 @@ func TestPagesHoldInEveryLook(t *testing.T) {
 		code, body := get(t, w.client(t, &ada), w.URL+ada.path+"/traces/"+string(hello.ID))
 		return err == nil && code == 200 && len(body) > 0 && !strings.Contains(body, "No span has arrived")
 	}, waitFor, tick)
+
+	still := w.agent(t, ada, "still", "")
+	var order scheduler.StopOrder
+	require.NoError(t, w.db.InTx(ada.ctx(t), ada.Organization.ID, func(tx pgx.Tx) error {
+		_, err := w.sessions.Invoke(ada.ctx(t), tx, ada.Organization.ID, scheduler.InvokeInput{Project: ada.Project.ID, Agent: &agents.Ref{Agent: still.ID}, Input: journal.Text("```pause seconds=600\n```")})
+		return err
+	}))
+	require.NoError(t, w.db.InTx(ada.ctx(t), ada.Organization.ID, func(tx pgx.Tx) (err error) {
+		order, err = w.sessions.StopScope(ada.ctx(t), tx, ada.Organization.ID, scheduler.StopInput{Scope: scheduler.Scope{Type: scheduler.ScopeAgent, ID: string(still.ID), Project: ada.Project.ID}, Reason: "a drill"})
+		return err
+	}))
+	order, err := w.sessions.FinishStop(t.Context(), ada.Organization.ID, order.ID)
+	require.NoError(t, err)
 
 	b := browser.Start(t)
 	public := map[string]string{
@@ -78,6 +92,11 @@ func TestPagesHoldInEveryLook(t *testing.T) {
 		{"settings", p + "/settings"},
 		{"settings-organisation", p + "/settings?tab=organisation"},
 		{"settings-projects", p + "/settings?tab=projects"},
+		{"stop-agent", p + "/stop/agents/" + string(agent.ID)},
+		{"stop-everything", p + "/stop/organisation"},
+		{"stops", p + "/stops"},
+		{"stop", p + "/stops/" + string(order.ID)},
+		{"session-killed", p + "/sessions/" + string(order.Receipt.Sessions[0].Session)},
 		{"inside-not-found", p + "/agents/agt_nothing"},
 	}
 	tab := b.Open(t)
