@@ -145,6 +145,47 @@ func TestTheUsersCommands(t *testing.T) {
 	got := seqs(follow.out.String())
 	require.Equal(t, seqs(u.run("logs", session)), got, "each event once, in order")
 	require.Contains(t, follow.out.String(), "after the restart")
+
+	stopping(u, i)
+}
+
+// stopping stops what works, keeps the receipts, and checks them once the instance is gone.
+func stopping(u *user, i *instance.Instance) {
+	t := u.t
+	begin := func(args ...string) string {
+		watching := u.start("", append(append([]string{"invoke"}, args...), "```pause seconds=120\n```")...)
+		require.Eventually(t, func() bool { return sessionID.MatchString(watching.err.String()) }, 30*time.Second, 20*time.Millisecond)
+		return sessionID.FindString(watching.err.String())
+	}
+	first, second, third := begin("--agent", "helper"), begin("--agent", "helper"), begin("--model", "ambit/scripted")
+	require.Contains(t, u.run("stop", "session", first, "--reason", "enough"), "Stopped "+first)
+	said := u.run("stop", "agent", "helper")
+	require.Contains(t, said, "Stopped 1 session of agent agt_")
+	order := regexp.MustCompile(`sto_[0-9a-z]{26}`).FindString(said)
+	require.NotEmpty(t, order)
+	require.Contains(t, u.run("sessions", "get", second), `"killed"`)
+	require.Contains(t, u.run("sessions", "get", third), `"running"`)
+	require.Contains(t, u.fail("stop", "agent", "nobody"), "nobody")
+	require.Contains(t, u.fail("stop", "session", "ses_01m7x0mn07fg9803q94qn22yrp"), "not_found")
+	require.Contains(t, u.fail("stop", "key", "key_01m7x0mn07fg9803q94qn22yrp"), "not_found")
+	wrong := u.start("Somebody else\n", "stop", "everything")
+	require.NotZero(t, wrong.wait())
+	require.Contains(t, wrong.err.String(), "nothing was stopped")
+	require.Contains(t, u.run("sessions", "get", third), `"running"`)
+
+	kept, whole := filepath.Join(u.home, "receipt.json"), filepath.Join(u.home, "stop.json")
+	u.run("receipt", "get", first, "--out", kept)
+	u.run("receipt", "get", order, "--out", whole)
+	require.Contains(t, u.fail("receipt", "get", third), "not_found")
+	i.Stop()
+	require.Contains(t, u.run("receipt", "verify", kept), "session "+first+" was killed")
+	require.Contains(t, u.run("receipt", "verify", whole), "all that worked in agent")
+	raw, err := os.ReadFile(kept)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(kept, bytes.Replace(raw, []byte("enough"), []byte("nought"), 1), 0o600))
+	require.Contains(t, u.fail("receipt", "verify", kept), "reason is not what the instance signed")
+	require.NoError(t, os.WriteFile(kept, raw[:len(raw)/2], 0o600))
+	require.Contains(t, u.fail("receipt", "verify", kept), "not whole")
 }
 
 // seqs are the numbers of the events in the order of their lines.
