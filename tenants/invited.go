@@ -25,6 +25,7 @@ type Offer struct {
 
 // Joined is a new membership.
 type Joined struct {
+	Organization     id.Org
 	OrganizationName string
 	OrganizationSlug string
 }
@@ -218,7 +219,7 @@ func (s *Service) joinTx(ctx context.Context, tx pgx.Tx, org id.Org, i Invitatio
 	if err != nil {
 		return Joined{}, fmt.Errorf("read an organisation: %w", err)
 	}
-	return Joined{OrganizationName: o.Name, OrganizationSlug: o.Slug}, nil
+	return Joined{Organization: org, OrganizationName: o.Name, OrganizationSlug: o.Slug}, nil
 }
 
 func init() {

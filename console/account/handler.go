@@ -33,6 +33,8 @@ func (h *Handler) Register(g *echo.Group) {
 	g.POST(tenants.VerifyPath, h.useLink(verifyLink))
 	g.GET(tenants.ResetPath, h.linkForm(resetLink))
 	g.POST(tenants.ResetPath, h.useLink(resetLink))
+	g.GET(tenants.InvitationPath, h.invitation)
+	g.POST(tenants.InvitationPath, h.acceptInvitation)
 }
 
 func origin(c echo.Context) tenants.Origin {
