@@ -35,8 +35,10 @@ func (s *Service) carryOut(ctx context.Context, org id.Org, order id.Stop) error
 		return err
 	}
 	ctx = principal.With(ctx, o.By) // whoever gave the order stands on the receipts, whoever carries it out
+	finishing := &finishers{slots: make(chan struct{}, finishLanes)}
+	defer finishing.Wait()
 	for o.FencedAt == nil {
-		found, failed, err := s.stopBatch(ctx, org, o)
+		found, failed, err := s.stopBatch(ctx, org, o, finishing)
 		if err != nil && failed >= found {
 			return err
 		}
@@ -59,12 +61,20 @@ func (s *Service) carryOut(ctx context.Context, org id.Org, order id.Stop) error
 			return err
 		}
 	}
+	finishing.Wait()
 	return s.completeStop(ctx, org, o)
+}
+
+// finishers end the sandboxes of the trees that were killed already, while others are still being killed.
+type finishers struct {
+	sync.WaitGroup
+
+	slots chan struct{}
 }
 
 // stopBatch kills some of what the order covers, each tree in a transaction of its own. It says how many it found, and how many of them
 // could not be killed, and why.
-func (s *Service) stopBatch(ctx context.Context, org id.Org, o StopOrder) (_, _ int, err error) {
+func (s *Service) stopBatch(ctx context.Context, org id.Org, o StopOrder, finishing *finishers) (_, _ int, err error) {
 	var found []id.Session
 	err = s.db.InTx(ctx, org, func(tx pgx.Tx) (err error) {
 		if found, err = working(ctx, tx, org, o.Scope, stopBatch); err != nil || len(found) > 0 || !o.IncludeIdle {
@@ -83,7 +93,7 @@ func (s *Service) stopBatch(ctx context.Context, org id.Org, o StopOrder) (_, _ 
 	for range min(stopLanes, len(found)) {
 		lanes.Go(func() {
 			for session := range next {
-				if err := s.stopOne(ctx, org, o, session); err != nil {
+				if err := s.stopOne(ctx, org, o, session, finishing); err != nil {
 					mu.Lock()
 					failed = append(failed, fmt.Errorf("stop %s: %w", session, err))
 					mu.Unlock()
@@ -99,7 +109,7 @@ func (s *Service) stopBatch(ctx context.Context, org id.Org, o StopOrder) (_, _ 
 	return len(found), len(failed), errors.Join(failed...)
 }
 
-func (s *Service) stopOne(ctx context.Context, org id.Org, o StopOrder, session id.Session) error {
+func (s *Service) stopOne(ctx context.Context, org id.Org, o StopOrder, session id.Session, finishing *finishers) error {
 	begun := false
 	err := s.db.InTx(ctx, org, func(tx pgx.Tx) (err error) {
 		_, begun, err = s.kill(ctx, tx, org, session, o.Reason, &o.ID)
@@ -109,7 +119,14 @@ func (s *Service) stopOne(ctx context.Context, org id.Org, o StopOrder, session 
 		return nil // it ended by itself meanwhile
 	}
 	if err == nil && begun {
-		s.finishInBackground(ctx, org, session)
+		seen := s.clock.Now()
+		finishing.Go(func() {
+			finishing.slots <- struct{}{}
+			defer func() { <-finishing.slots }()
+			if err := s.finishKill(ctx, org, session, seen); err != nil {
+				s.log.ErrorContext(ctx, "the receipts of a kill are not complete yet; it is tried again", "session", session, "error", err)
+			}
+		})
 	}
 	return err
 }

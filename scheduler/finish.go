@@ -159,11 +159,18 @@ func (s *Service) endSandbox(ctx context.Context, org id.Org, session id.Session
 		return none, nil
 	}
 	gone, err := s.sandboxes.Kill(ctx, org, session, sandbox.ReasonKilled)
-	if err == nil && gone == nil { // it was ended before, or there was none
-		gone, err = s.sandboxes.LastGone(ctx, org, session)
+	if err != nil {
+		return nil, err
 	}
-	if err == nil && gone == nil {
-		gone = none
+	for gone == nil { // it was ended before, or is being ended by another, or there was none
+		if gone, err = s.sandboxes.LastGone(ctx, org, session); errors.Is(err, sandbox.ErrStillThere) {
+			err = s.clock.Sleep(ctx, 50*time.Millisecond)
+		} else if gone == nil {
+			gone = none
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
-	return gone, err
+	return gone, nil
 }

@@ -78,9 +78,11 @@ type StopInput struct {
 const (
 	// carryFor is how long a process may be silent before another carries its order on.
 	carryFor = 15 * time.Second
-	// stopBatch bounds how many sessions are looked for at a time, stopLanes how many trees are ended at a time.
-	stopBatch = 100
-	stopLanes = 4
+	// stopBatch bounds how many sessions are looked for at a time, stopLanes how many trees are ended at a time, and finishLanes the trees
+	// whose sandboxes are ended at a time.
+	stopBatch   = 100
+	stopLanes   = 4
+	finishLanes = 8
 )
 
 // StopScope records an order to stop a scope, in the caller's transaction. From its commit on nothing of the scope begins to work; what works is

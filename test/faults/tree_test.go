@@ -379,4 +379,16 @@ func TestEverythingIsStoppedAndAKilledServerGoesOnWithIt(t *testing.T) {
 	// What is asked for now begins.
 	done := under(t, a, "", "openai/talker", "hello")
 	require.Equal(t, "end_turn", finished(t, a, done, time.Minute).StopReason.Type)
+
+	// With nobody in the way the answer to the order is the receipt, its machine gone.
+	tool = under(t, a, "", "ambit/scripted", "```bash\nsleep 600\n```", "bash")
+	require.Eventually(t, func() bool { return len(find(journalOf(t, a, tool), "sandbox.started")) == 1 }, time.Minute, 50*time.Millisecond)
+	asked := time.Now()
+	status, raw := a.Raw(http.MethodPost, "/v1/projects/"+string(a.Project)+"/stop", nil)
+	require.Equal(t, http.StatusOK, status, string(raw))
+	p2, err := receipt.Verify(raw, jwks)
+	require.NoError(t, err)
+	require.Contains(t, string(p2.Claims), tool)
+	require.Contains(t, string(p2.Claims), `"gone_at":"20`)
+	t.Logf("a project with a running tool is stopped, its sandbox gone and the receipt signed, %s after the order", time.Since(asked).Round(time.Millisecond))
 }
