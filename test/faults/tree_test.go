@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -295,13 +294,13 @@ func TestAKilledTreeHasNoEffectAfterItsCommit(t *testing.T) {
 	again, repeated := a.Raw(http.MethodPost, "/v1/sessions/"+root+"/kill", nil)
 	require.Equal(t, http.StatusOK, again)
 	require.JSONEq(t, string(raw), string(repeated), "killing twice gives the same receipt")
-	verifies(t, i, a, root, raw)
+	verifies(t, a, root, raw)
 	t.Logf("kill under load: fenced %s after it was asked for, the last outside effect after %s, the last sandbox gone after %s, answered after %s",
 		r.FencedAt.Sub(asked).Round(time.Millisecond), last.Sub(asked).Round(time.Millisecond), gone.Sub(asked).Round(time.Millisecond), answered.Sub(asked).Round(time.Millisecond))
 }
 
 // verifies checks a receipt as somebody does who has it and the key document, and no way to the instance.
-func verifies(t *testing.T, i *instance.Instance, a *instance.Account, root string, raw []byte) {
+func verifies(t *testing.T, a *instance.Account, root string, raw []byte) {
 	t.Helper()
 	_, jwks := a.Raw(http.MethodGet, "/.well-known/jwks.json", nil)
 	_, err := receipt.Verify(raw, jwks)
@@ -324,8 +323,7 @@ func verifies(t *testing.T, i *instance.Instance, a *instance.Account, root stri
 	said, err = verify(forged)
 	require.Error(t, err)
 	require.Contains(t, said, "reason is not what the instance signed")
-	require.False(t, strings.Contains(said, "genuine"))
-	_ = i
+	require.NotContains(t, said, "genuine")
 }
 
 // TestEverythingIsStoppedAndAKilledServerGoesOnWithIt gives the order to stop all, and kills the server in the middle of it.

@@ -96,7 +96,7 @@ func stopScope(use, short string, path func(ctx context.Context, c *apiclient.Cl
 				if err != nil {
 					return err
 				}
-				return f.order(cmd, ctx, c, to)
+				return f.order(ctx, cmd, c, to)
 			})
 		},
 	}
@@ -123,7 +123,7 @@ func stopEverything() *cobra.Command {
 						return errors.New("that is not its name: nothing was stopped")
 					}
 				}
-				return f.order(cmd, ctx, c, "/v1/organization/stop")
+				return f.order(ctx, cmd, c, "/v1/organization/stop")
 			})
 		},
 	}
@@ -143,7 +143,7 @@ type stopped struct {
 }
 
 // order gives the order and follows it until it is complete.
-func (f *stopFlags) order(cmd *cobra.Command, ctx context.Context, c *apiclient.Client, path string) error {
+func (f *stopFlags) order(ctx context.Context, cmd *cobra.Command, c *apiclient.Client, path string) error {
 	var raw json.RawMessage
 	if err := c.Call(ctx, http.MethodPost, path, nil, map[string]any{"reason": f.reason, "include_idle": f.includeIdle}, &raw); err != nil {
 		return err
