@@ -67,10 +67,13 @@ func newWorld(t testing.TB, credit money.Nanos, providers ...models.Provider) *w
 	db := dbtest.New(t)
 	log := slog.New(slog.DiscardHandler)
 	w := &world{db: db, org: id.New[id.Org](), project: id.New[id.Project](), previews: scheduler.NewPreviews("", nil), signed: map[string]string{}}
-	table, err := prices.Shipped(prices.File{Version: "test", Currency: "USD", Entries: []prices.Entry{{
-		Kind: prices.Model, Ref: "test/model", EffectiveFrom: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
-		Nanos: prices.Prices{prices.InputToken: 100, prices.OutputToken: 1000},
-	}}})
+	table, err := prices.Shipped(prices.File{Version: "test", Currency: "USD", Entries: []prices.Entry{
+		{
+			Kind: prices.Model, Ref: "test/model", EffectiveFrom: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
+			Nanos: prices.Prices{prices.InputToken: 100, prices.OutputToken: 1000},
+		},
+		{Kind: prices.Tool, Ref: "builtin/nothing", EffectiveFrom: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Nanos: prices.Prices{prices.Call: 5000}},
+	}})
 	require.NoError(t, err)
 	w.gate = gate.New(table, policy.NewCache(db, nil, log), clock.System(), log)
 	w.models, err = models.New(models.Config{Providers: append([]models.Provider{scripted.New(scripted.Config{})}, providers...), Clock: clock.System(), Log: log})
@@ -106,9 +109,9 @@ func (w *world) ctx(t testing.TB) context.Context {
 	return principal.With(t.Context(), principal.Principal{Kind: principal.Key, ID: "key_test", Org: w.org, Project: w.project})
 }
 
-func (w *world) worker(t testing.TB) *scheduler.Worker {
+func (w *world) worker(t testing.TB, tools ...connectors.Tool) *scheduler.Worker {
 	t.Helper()
-	registry, err := connectors.NewRegistry()
+	registry, err := connectors.NewRegistry(tools...)
 	require.NoError(t, err)
 	log := slog.New(slog.DiscardHandler)
 	runner := scheduler.NewRunner(scheduler.RunnerDeps{
