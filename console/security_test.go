@@ -10,7 +10,9 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"ambit.dev/ambit/billing"
 	"ambit.dev/ambit/internal/id"
+	"ambit.dev/ambit/internal/money"
 	"ambit.dev/ambit/internal/principal"
 	"ambit.dev/ambit/scheduler"
 	"ambit.dev/ambit/tenants"
@@ -34,13 +36,14 @@ func TestNothingOfAnotherOrganisationCanBeSeen(t *testing.T) {
 		stopped, err = w.sessions.StopScope(ada.ctx(t), tx, ada.Organization.ID, scheduler.StopInput{Scope: scheduler.Scope{Type: scheduler.ScopeAgent, ID: string(idle.ID)}})
 		return err
 	}))
+	budget := w.budget(t, ada, billing.NewBudget{Name: "Secret plans", Scope: billing.Scope{Type: billing.ScopeOrganization}, Limit: money.Dollar, Period: "month", Action: billing.Block})
 	w.client(t, &ada)
 	signIns, err := w.tenants.ListSignIns(t.Context(), ada.User.ID)
 	require.NoError(t, err)
-	theirs := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": string(key.ID), ":sign_in": string(signIns[0].ID), ":id": string(session), ":slug": "x", ":seq": "1", ":stop": string(stopped.ID)}
+	theirs := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": string(key.ID), ":sign_in": string(signIns[0].ID), ":id": string(session), ":slug": "x", ":seq": "1", ":stop": string(stopped.ID), ":budget": string(budget.ID)}
 	never := map[string]string{
 		":agent": string(id.New[id.Agent]()), ":session": string(id.New[id.Session]()), ":key": string(id.New[id.Key]()), ":sign_in": string(id.New[id.SignIn]()),
-		":id": string(id.New[id.Session]()), ":slug": "y", ":seq": "1", ":stop": string(id.New[id.Stop]()),
+		":id": string(id.New[id.Session]()), ":slug": "y", ":seq": "1", ":stop": string(id.New[id.Stop]()), ":budget": string(id.New[id.Budget]()),
 	}
 	client := w.client(t, &eve)
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -242,7 +245,7 @@ func TestARoleOfTheOrganisationsOwnAllowsWhatItNamesAndNoMore(t *testing.T) {
 		"POST /settings/sign-ins/:sign_in/revoke": "one's own account",
 		"POST /settings/sign-ins/revoke-others":   "one's own account",
 	}
-	values := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": "key_x", ":seq": "1", ":sign_in": "x", ":stop": "sto_x"}
+	values := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": "key_x", ":seq": "1", ":sign_in": "x", ":stop": "sto_x", ":budget": "bud_x"}
 	refused := 0
 	for _, r := range w.routes {
 		rest, ofProject := strings.CutPrefix(r.Path, "/o/:org/p/:project")

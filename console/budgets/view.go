@@ -26,16 +26,19 @@ type row struct {
 	Covers, CoversHref string
 	Limit              money.Nanos
 	Spent, Held, Left  money.Nanos
-	Forecast           *money.Nanos
-	Over               bool // the forecast is above the limit
-	Period             string
-	ResetsAt           *time.Time
-	Action             string
-	Marks              []mark
-	Status             ui.Status
-	Percent            string
-	Since              time.Time
-	Archived           bool
+	// Words says what is spent and held of the limit, Exact the same to the nano-dollar; Whole is what the bar's length stands for.
+	Words, Exact string
+	Whole        money.Nanos
+	Forecast     *money.Nanos
+	Over         bool // the forecast is above the limit
+	Period       string
+	ResetsAt     *time.Time
+	Action       string
+	Marks        []mark
+	Status       ui.Status
+	Percent      string
+	Since        time.Time
+	Archived     bool
 }
 
 type listView struct {
@@ -74,6 +77,14 @@ func newRow(p page.Place, b billing.Budget, name string, reached []billing.Reach
 	}
 	r.Edit, r.Delete = r.Href+"/edit", r.Href+"/delete"
 	r.Covers, r.CoversHref = covers(p, b.Scope, name)
+	r.Words, r.Exact, r.Whole = b.Spent.Display()+" spent", b.Spent.Decimal()+" USD spent, "+b.Held.Decimal()+" held, limit "+b.Limit.Decimal(), b.Limit
+	if b.Held > 0 {
+		r.Words += ", " + b.Held.Display() + " held"
+	}
+	r.Words += " of " + b.Limit.Display() + " " + r.Period
+	if b.Limit == 0 { // whatever was spent is all of it
+		r.Whole = b.Spent + b.Held
+	}
 	if f, ok := b.Forecast(now); ok {
 		r.Forecast, r.Over = &f, f > b.Limit
 	}

@@ -65,9 +65,13 @@ func (h *Handler) Embed(c echo.Context, session id.Session) (Embed, error) {
 	if err != nil {
 		return Embed{}, err
 	}
+	stoppedAt, err := h.limitOf(ctx, p, s)
+	if err != nil {
+		return Embed{}, err
+	}
 	projection := transcript.Of(events, viewerOf(c))
 	base := p.Path("sessions", string(s.ID))
-	e := Embed{Session: s, view: show{Head: newHead(p, s, held, projection.UnderWay()), Entries: projection.Entries}}
+	e := Embed{Session: s, view: show{Head: newHead(p, s, held, projection.UnderWay(), stoppedAt), Entries: projection.Entries}}
 	for _, one := range projection.Entries {
 		if one.Kind == transcript.User {
 			e.Input = one.Text

@@ -48,6 +48,7 @@ func (h *Handler) Register(g *echo.Group) {
 	g.GET("/sessions/:session/files/content", h.download, read)
 	g.POST("/sessions/:session/messages", h.send, write)
 	g.POST("/sessions/:session/interrupt", h.interrupt, write)
+	g.POST("/sessions/:session/resume", h.resume, write)
 	g.POST("/sessions/:session/kill", h.kill, write)
 }
 
@@ -130,8 +131,12 @@ func (h *Handler) show(c echo.Context) error {
 	p := page.PlaceOf(c)
 	projection := transcript.Of(events, viewerOf(c))
 	base := p.Path("sessions", string(s.ID))
+	stoppedAt, err := h.limitOf(ctx, p, s)
+	if err != nil {
+		return err
+	}
 	v := show{
-		Head: newHead(p, s, held, projection.UnderWay()), Journal: q.View == "journal", Entries: projection.Entries,
+		Head: newHead(p, s, held, projection.UnderWay(), stoppedAt), Journal: q.View == "journal", Entries: projection.Entries,
 		Options: q.options(base), Views: q.views(base), Killing: c.QueryParam("kill") != "",
 	}
 	if v.Journal {

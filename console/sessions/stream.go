@@ -145,6 +145,11 @@ func (l *live) catchUp(ctx context.Context) (over bool, err error) {
 		if err != nil || len(events) == 0 {
 			return false, err
 		}
+		if events[len(events)-1].Seq > s.LastSeq { // more was appended meanwhile: the head must not be older than what stands below it
+			if l.session, err = l.h.Sessions.Get(ctx, s.Org, s.ID); err != nil {
+				return false, err
+			}
+		}
 		if err := l.patch(ctx, events); err != nil {
 			return false, err
 		}
@@ -191,7 +196,11 @@ func (l *live) patch(ctx context.Context, events []journal.Event) error {
 	if err != nil {
 		return err
 	}
-	head := newHead(l.place, l.session, held, l.projection.UnderWay())
+	stoppedAt, err := l.h.limitOf(ctx, l.place, l.session)
+	if err != nil {
+		return err
+	}
+	head := newHead(l.place, l.session, held, l.projection.UnderWay(), stoppedAt)
 	if err := l.partial(&body, "#session-head", "outerMorph", l.header(head)); err != nil {
 		return err
 	}

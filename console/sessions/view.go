@@ -37,6 +37,8 @@ type head struct {
 	Ended      bool
 	CanWrite   bool
 	TraceHref  string
+	// Limit is what it stopped at, nil when no limit stopped it.
+	Limit *limit
 	// Receipt is the file of a kill's receipt; empty for a session that was not killed.
 	Receipt string
 }
@@ -73,7 +75,7 @@ func speaker(a journal.Actor) string {
 }
 
 // newHead maps a session to its head. held is what is reserved for it now; open names the step under way, if any.
-func newHead(p page.Place, s journal.Session, held money.Nanos, open *transcript.Entry) head {
+func newHead(p page.Place, s journal.Session, held money.Nanos, open *transcript.Entry, stoppedAt *limit) head {
 	h := head{
 		Base: p.Path("sessions", string(s.ID)), ID: string(s.ID), Title: titleOf(s),
 		Status: ui.Session(transcript.StateOf(s.Status, s.StopReason)), Agent: agentLabel(s), Model: s.Agent.Model, By: speaker(s.By),
@@ -87,7 +89,7 @@ func newHead(p page.Place, s journal.Session, held money.Nanos, open *transcript
 	if s.StopReason != nil && s.StopReason.Type == journal.StopKilled {
 		h.Receipt = p.Path("sessions", string(s.ID), "receipt")
 	}
-	h.Waits = waits(s, open)
+	h.Waits, h.Limit = waits(s, open), stoppedAt
 	return h
 }
 

@@ -2,6 +2,7 @@ package transcript
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"ambit.dev/ambit/console/ui"
@@ -213,7 +214,7 @@ func (p *Projection) decided(ev journal.Event) (*Entry, error) {
 	for _, r := range m.Reasons {
 		reasons = append(reasons, r.Message)
 	}
-	if m.Shortfall != nil {
+	if m.Shortfall != nil && !slices.Contains(reasons, m.Shortfall.Sentence()) {
 		reasons = append(reasons, m.Shortfall.Sentence())
 	}
 	outcome := "denied"
@@ -390,6 +391,9 @@ func StateOf(status journal.Status, why *journal.StopReason) ui.SessionState {
 		return s
 	}
 	s.StopReason, s.Limit, s.Detail = why.Type, why.Limit, why.Reason
+	if why.Limit == journal.LimitCost && why.Scope != "session" {
+		s.Limit = why.Scope // a budget, or the balance, and not the session's own ceiling
+	}
 	if why.Error != nil {
 		s.Detail = why.Error.Code
 	}

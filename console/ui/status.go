@@ -38,7 +38,7 @@ type SessionState struct {
 	For string
 	// Until is when a timer ends.
 	Until time.Time
-	// Limit is which limit was reached: cost, tokens, steps, wall_time or depth.
+	// Limit is which limit was reached: cost, tokens, steps, wall_time or depth; budget or organization when that was what had too little.
 	Limit string
 	// Detail is a short sentence about a failure, a pause or a rule.
 	Detail string
@@ -47,7 +47,7 @@ type SessionState struct {
 }
 
 var limitWords = map[string]string{
-	"cost": "price ceiling", "tokens": "token limit", "steps": "step limit", "wall_time": "time limit", "depth": "depth limit",
+	"cost": "price ceiling", "budget": "budget", "organization": "balance", "tokens": "token limit", "steps": "step limit", "wall_time": "time limit", "depth": "depth limit",
 }
 
 // failureWords say in words what the codes of the usual failures mean.

@@ -5,16 +5,13 @@ package usage
 
 //lint:file-ignore SA4006 This context is only used if a nested component is present.
 
-import (
-	"github.com/a-h/templ"
-	templruntime "github.com/a-h/templ/runtime"
-)
+import "github.com/a-h/templ"
+import templruntime "github.com/a-h/templ/runtime"
 
 import (
-	"strings"
-
 	"ambit.dev/ambit/console/page"
 	"ambit.dev/ambit/console/ui"
+	"strings"
 )
 
 // Page is what was spent.
