@@ -81,7 +81,7 @@ func (StopInfo) JSONSchema(b *schema.Builder, _ schema.Direction) *schema.Schema
 		Properties: schema.Properties{
 			{Name: "type", Schema: &schema.Schema{Type: schema.Types{"string"}, Description: "end_turn, interrupted, budget_reached, max_tokens, refusal, retries_exhausted, archived, killed, failed, expired…"}},
 			{Name: "limit", Schema: &schema.Schema{Type: schema.Types{"string"}, Description: "Of a budget_reached: cost, tokens, steps, wall_time or depth."}},
-			{Name: "scope", Schema: &schema.Schema{Type: schema.Types{"string"}, Description: "Whose limit it was: session, agent or organization."}},
+			{Name: "scope", Schema: &schema.Schema{Type: schema.Types{"string"}, Description: "Whose limit it was: session, budget (the last gate.decided names it) or organization (its balance)."}},
 			{Name: "receipt_id", Schema: schema.IDSchema("rcp")},
 			{Name: "error", Schema: &schema.Schema{Type: schema.Types{"object"}, Description: "Of a failure: code, message, details."}},
 		},

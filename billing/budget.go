@@ -86,6 +86,12 @@ type Budget struct {
 // Available is what is left: never below zero.
 func (b Budget) Available() money.Nanos { return max(0, b.Limit-b.Spent-b.Held) }
 
+// Near says that at least four fifths of a budget are spent or held. A limit of zero is meant so, and is near once something was spent.
+func (b Budget) Near() bool {
+	used := b.Spent + b.Held
+	return used > 0 && used >= b.Limit-b.Limit/5
+}
+
 // Forecast is what will have been spent at the period's end if spending goes on as it did so far; false when there is no end, or too little
 // of the period has passed to tell.
 func (b Budget) Forecast(now time.Time) (money.Nanos, bool) {

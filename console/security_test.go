@@ -200,7 +200,7 @@ func TestAViewerLooksAndDoesNotTouch(t *testing.T) {
 			string(ada.Organization.ID), string(id.New[id.Member]()), string(vic.User.ID))
 		return err
 	}))
-	for path, want := range map[string]int{"": 200, "/agents": 200, "/sessions": 200, "/traces": 200, "/settings": 200, "/keys": 403, "/agents/new": 403} {
+	for path, want := range map[string]int{"": 200, "/agents": 200, "/sessions": 200, "/traces": 200, "/settings": 200, "/keys": 403, "/agents/new": 403, "/budgets": 200, "/usage": 200, "/ledger": 200, "/budgets/new": 403} {
 		got, body := get(t, client, w.URL+ada.path+path)
 		require.Equal(t, want, got, path)
 		require.NotContains(t, body, ">New agent<", "what may not be done is not offered on %s", path)
@@ -209,7 +209,7 @@ func TestAViewerLooksAndDoesNotTouch(t *testing.T) {
 	require.Equal(t, 200, got)
 	require.NotContains(t, body, "kill-dialog")
 	require.NotContains(t, body, "composer-box")
-	for _, act := range []string{"/sessions/" + string(session) + "/kill", "/sessions/" + string(session) + "/messages", "/playground", "/agents/new", "/keys/new", "/settings/organisation"} {
+	for _, act := range []string{"/sessions/" + string(session) + "/kill", "/sessions/" + string(session) + "/messages", "/playground", "/agents/new", "/keys/new", "/settings/organisation", "/budgets/new", "/sessions/" + string(session) + "/resume"} {
 		require.Equal(t, http.StatusForbidden, ask(t, client, http.MethodPost, w.URL+ada.path+act).status, act)
 	}
 }

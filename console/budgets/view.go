@@ -126,14 +126,14 @@ func statusOf(b billing.Budget) ui.Status {
 	switch {
 	case b.Archived:
 		return ui.Status{Tone: ui.ToneStopped, Icon: "square", Word: "Deleted"}
-	case b.Spent+b.Held > b.Limit || (b.Available() == 0 && b.Limit > 0):
+	case b.Available() == 0 && (b.Limit > 0 || b.Spent+b.Held > 0):
 		if b.Action == billing.Warn {
 			return ui.Status{Tone: ui.ToneNeeds, Icon: "warning", Word: "Over"}
 		}
 		return ui.Status{Tone: ui.ToneExhausted, Icon: "empty-coin", Word: "Used up"}
 	case b.Limit == 0:
 		return ui.Status{Tone: ui.ToneExhausted, Icon: "barred", Word: "Admits nothing"}
-	case float64(b.Spent+b.Held) >= 0.8*float64(b.Limit):
+	case b.Near():
 		return ui.Status{Tone: ui.ToneNeeds, Icon: "warning", Word: "Nearly used up"}
 	}
 	return ui.Status{Tone: ui.ToneCompleted, Icon: "tick-disc", Word: "Within"}

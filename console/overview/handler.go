@@ -69,6 +69,9 @@ func (h *Handler) fill(ctx context.Context, p page.Place, v *view) error {
 		if v.Balances, err = billing.ReadBalances(ctx, tx, p.Org); err != nil {
 			return err
 		}
+		if err := countBudgets(ctx, tx, p, v); err != nil {
+			return err
+		}
 		known, err := h.Agents.List(ctx, tx, p.Org, agents.ListFilter{Project: p.Project, Limit: 1})
 		v.HasAgent = len(known) > 0
 		return err
@@ -83,6 +86,23 @@ func (h *Handler) fill(ctx context.Context, p page.Place, v *view) error {
 	for _, k := range keys {
 		v.HasKey = true
 		v.KeyUsed = v.KeyUsed || k.LastUsedAt != nil
+	}
+	return nil
+}
+
+func countBudgets(ctx context.Context, tx pgx.Tx, p page.Place, v *view) error {
+	if !p.Can(tenants.BudgetsRead) {
+		return nil
+	}
+	found, err := billing.ListBudgets(ctx, tx, p.Org, "", "", countLimit+1)
+	if err != nil {
+		return err
+	}
+	v.Budgets = len(found)
+	for _, b := range found {
+		if b.Near() {
+			v.Near++
+		}
 	}
 	return nil
 }

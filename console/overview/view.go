@@ -5,6 +5,7 @@ import (
 	"ambit.dev/ambit/console/page"
 	"ambit.dev/ambit/console/ui"
 	"ambit.dev/ambit/journal"
+	"ambit.dev/ambit/tenants"
 )
 
 type view struct {
@@ -15,8 +16,10 @@ type view struct {
 	working, needs, failed []journal.Session
 	Recent                 []journal.Session
 	Balances               billing.Balances
-	HasAgent, HasKey       bool
-	KeyUsed                bool
+	// Budgets is how many bind, and Near how many of them are nearly used up or over; both are zero for who may not see them.
+	Budgets, Near    int
+	HasAgent, HasKey bool
+	KeyUsed          bool
 }
 
 // next is the session that a person should look at first: the oldest of those that wait.
@@ -33,12 +36,23 @@ func (v view) figures() []ui.FigureProps {
 	if v.Balances.Held > 0 {
 		held = v.Balances.Held.Display() + " held"
 	}
-	return []ui.FigureProps{
+	figures := []ui.FigureProps{
 		{Label: "Needs you", Icon: "hand", Text: counted(len(v.needs)), Note: "sessions that wait for a person", Href: list + "?group=needs_you"},
 		{Label: "Working", Icon: "arc", Text: counted(len(v.working)), Note: "running or queued", Href: list + "?group=working"},
 		{Label: "Failed in 24 h", Icon: "warning", Text: counted(len(v.failed)), Note: "of the sessions begun since", Href: list + "?status=failed&since=24h"},
 		{Label: "Credit", Icon: "coin", Value: ui.Money(v.Balances.Available), Note: v.Balances.Spent.Display() + " spent, " + held},
 	}
+	if v.Place.Can(tenants.LedgerRead) {
+		figures[3].Href = v.Place.Path("ledger")
+	}
+	if v.Budgets > 0 {
+		note := "all well within their limits"
+		if v.Near > 0 {
+			note = "nearly used up or over, of " + counted(v.Budgets)
+		}
+		figures = append(figures, ui.FigureProps{Label: "Budgets", Icon: "budget", Text: counted(v.Near), Note: note, Href: v.Place.Path("budgets")})
+	}
+	return figures
 }
 
 // started says whether the first steps are all done; then they are not shown any more.

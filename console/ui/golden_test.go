@@ -74,7 +74,14 @@ func components() map[string]templ.Component {
 		"json":             ui.JSON(ui.CodeProps{ID: "j", Text: `{"big":9007199254740993,"a":{"b":{"c":[1,null,true]}},"s":"<b>","e":{}}`}),
 		"json-none":        ui.JSON(ui.CodeProps{ID: "j", Text: `{"cut": "off`}),
 		"diff":             ui.Diff("one\ntwo\nthree\n", "one\n2\nthree\nfour\n", "Version 1", "Version 2"),
-		"skeleton":         ui.Skeleton(2),
+		"chart": ui.Chart(ui.ChartProps{Label: "Spent by agent and day", Buckets: []string{"1 Nov", "2 Nov", "3 Nov", "4 Nov", "5 Nov"}, Series: []ui.ChartSeries{
+			{Name: "analyst", Values: []money.Nanos{0, 1_281_000, 4_000_000_000, 0, 1}}, {Name: hostile, Values: []money.Nanos{0, 0, 3_000_000_000, 7, 0}},
+		}}),
+		"chart-lines": ui.Chart(ui.ChartProps{Label: "Spent", Lines: true, Buckets: []string{"1 Nov", "2 Nov"}, Series: []ui.ChartSeries{{Name: "all", Values: []money.Nanos{10, 25}}}}),
+		"chart-none":  ui.Chart(ui.ChartProps{Label: "Spent"}),
+		"chart-table": ui.ChartTable(ui.ChartProps{Label: "Spent", Buckets: []string{"1 Nov", "2 Nov"}, Series: []ui.ChartSeries{{Name: "a", Values: []money.Nanos{0, 25}}, {Name: "b", Values: []money.Nanos{7, 0}}}}, "Day"),
+		"share-bar":   ui.ShareBar("12.50"),
+		"skeleton":    ui.Skeleton(2),
 		"waterfall": ui.Waterfall(ui.WaterfallProps{Spans: []ui.Span{
 			{ID: "a", Name: "analyst", Kind: "agent", Start: at, End: at.Add(2 * time.Second), Cost: cost, Href: "?span=a"},
 			{ID: "b", Name: hostile, Model: "m", Kind: "model", Depth: 1, Start: at.Add(time.Second), End: at.Add(time.Second + 40*time.Microsecond), Failed: true, Href: "?span=b", Current: true},

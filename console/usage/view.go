@@ -174,6 +174,9 @@ func shareOf(part, whole money.Nanos) (words, bar string) {
 	if part > 0 && percent < 0.1 {
 		return "under 0.1%", "0.50"
 	}
+	if part < whole && percent >= 99.95 {
+		return "over 99.9%", "99.90"
+	}
 	return fmt.Sprintf("%.1f%%", percent), fmt.Sprintf("%.2f", max(percent, 0.5))
 }
 
