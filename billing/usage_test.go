@@ -158,3 +158,23 @@ func TestAChangeOfTheZoneForgetsNothing(t *testing.T) {
 		check(money.Dollar+money.Cent, 0)
 	}
 }
+
+func TestAnOrganisationIsFoundByItsIDOrItsShortName(t *testing.T) {
+	h := newHouse(t)
+	find := func(name string) (org id.Org, err error) {
+		err = h.db.InPlatformTx(t.Context(), func(tx pgx.Tx) error {
+			org, err = billing.FindOrganization(t.Context(), tx, name)
+			return err
+		})
+		return org, err
+	}
+	for _, name := range []string{string(h.org), h.account.Organization.Slug} {
+		found, err := find(name)
+		require.NoError(t, err)
+		require.Equal(t, h.org, found)
+	}
+	for _, name := range []string{"", "Ada's", "nobody"} {
+		_, err := find(name)
+		require.ErrorContains(t, err, "There is no organisation", name)
+	}
+}

@@ -63,9 +63,9 @@ CREATE FUNCTION ambit_knows_zone(zone text) RETURNS boolean LANGUAGE sql STABLE
   AS $$ SELECT EXISTS (SELECT FROM pg_timezone_names WHERE name = zone) $$;
 
 -- For an operator's command, which names an organisation by its id or by its short name.
-CREATE FUNCTION ambit_find_organization(name text) RETURNS text
+CREATE FUNCTION ambit_find_organization(wanted text) RETURNS text
   LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp
-  AS $$ SELECT id FROM organizations o WHERE o.id = name OR o.slug = name $$;
+  AS $$ SELECT id FROM organizations o WHERE o.id = wanted OR o.slug = wanted $$;
 -- +goose StatementBegin
 DO $$
 BEGIN

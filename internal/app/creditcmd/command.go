@@ -45,7 +45,7 @@ func Command() *cobra.Command {
 	}
 	cmd.AddCommand(
 		change("grant", "Give an organisation credit", "Granted", billing.Grant),
-		change("revoke", "Take back credit that is neither held nor spent", "Revoked", billing.Revoke),
+		change("revoke", "Take back credit that is neither held nor spent", "Revoked", revoke),
 		list(),
 	)
 	return cmd
@@ -66,23 +66,38 @@ func change(use, short, done string, post posting) *cobra.Command {
 			if note, err = parseNote(note); err != nil {
 				return err
 			}
-			return within(cmd.Context(), args[0], func(ctx context.Context, d *server.Domains, org id.Org, tx pgx.Tx) error {
+			var said string
+			err = within(cmd.Context(), args[0], func(ctx context.Context, d *server.Domains, org id.Org, tx pgx.Tx) error {
 				entry, err := post(ctx, tx, d.Clock.Now(), org, amount, note)
 				if err != nil {
 					return err
 				}
 				b, err := billing.ReadBalances(ctx, tx, org)
-				if err != nil {
-					return err
-				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %s USD (%s). %s now has %s USD available, %s held and %s spent.\n",
+				said = fmt.Sprintf("%s %s USD (%s). %s now has %s USD available, %s held and %s spent.",
 					done, amount.Decimal(), entry, org, b.Available.Decimal(), b.Held.Decimal(), b.Spent.Decimal())
 				return err
 			})
+			if err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), said) // only now is it committed
+			return err
 		},
 	}
 	cmd.Flags().StringVar(&note, "note", "", "why: stands in the ledger for ever (required)")
 	return cmd
+}
+
+// revoke says beforehand what can't be taken back; the ledger refuses it all the same.
+func revoke(ctx context.Context, tx pgx.Tx, now time.Time, org id.Org, amount money.Nanos, note string) (id.Entry, error) {
+	b, err := billing.ReadBalances(ctx, tx, org)
+	if err != nil {
+		return "", err
+	}
+	if amount > b.Available {
+		return "", fmt.Errorf("only %s USD can be revoked: %s are held and %s are spent", b.Available.Decimal(), b.Held.Decimal(), b.Spent.Decimal())
+	}
+	return billing.Revoke(ctx, tx, now, org, amount, note)
 }
 
 func list() *cobra.Command {
