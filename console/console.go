@@ -14,13 +14,16 @@ import (
 
 	"ambit.dev/ambit/agents"
 	"ambit.dev/ambit/console/account"
+	"ambit.dev/ambit/console/ambit"
 	consoleagents "ambit.dev/ambit/console/agents"
 	"ambit.dev/ambit/console/budgets"
 	"ambit.dev/ambit/console/gallery"
 	"ambit.dev/ambit/console/keys"
 	"ambit.dev/ambit/console/ledger"
+	"ambit.dev/ambit/console/members"
 	"ambit.dev/ambit/console/overview"
 	"ambit.dev/ambit/console/page"
+	"ambit.dev/ambit/console/permissions"
 	"ambit.dev/ambit/console/playground"
 	"ambit.dev/ambit/console/reference"
 	"ambit.dev/ambit/console/sessions"
@@ -29,6 +32,7 @@ import (
 	"ambit.dev/ambit/console/stops"
 	"ambit.dev/ambit/console/traces"
 	"ambit.dev/ambit/console/usage"
+	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/internal/apidoc"
 	"ambit.dev/ambit/internal/httpx"
 	"ambit.dev/ambit/internal/postgres"
@@ -48,6 +52,7 @@ type Deps struct {
 	Tenants  *tenants.Service
 	Agents   *agents.Service
 	Sessions *scheduler.Service
+	Policies *policy.Service
 	Traces   *observability.Reader
 	// Sandboxes shows the files of sessions; without it they are said to be out of reach.
 	Sandboxes *sandbox.Service
@@ -73,8 +78,8 @@ const bodyLimit = "6M"
 
 // Register adds the console to e, which is the console's own: it also decides there what an error and an unknown address look like.
 func Register(e *echo.Echo, d Deps) error {
-	if d.DB == nil || d.Log == nil || d.Tenants == nil || d.Agents == nil || d.Sessions == nil || d.Traces == nil || d.Models == nil {
-		return errors.New("console: the database, a log, tenants, agents, sessions, traces and models are needed")
+	if d.DB == nil || d.Log == nil || d.Tenants == nil || d.Agents == nil || d.Sessions == nil || d.Policies == nil || d.Traces == nil || d.Models == nil {
+		return errors.New("console: the database, a log, tenants, agents, sessions, policies, traces and models are needed")
 	}
 	public, err := url.Parse(d.PublicURL)
 	if err != nil || public.Host == "" {
@@ -140,9 +145,30 @@ func registerProject(g *echo.Group, d Deps) {
 	(&budgets.Handler{DB: d.DB, Tenants: d.Tenants, Agents: d.Agents}).Register(g)
 	(&usage.Handler{DB: d.DB, Agents: d.Agents}).Register(g)
 	(&ledger.Handler{DB: d.DB}).Register(g)
+	tools, models := d.toolNames(), d.modelNames
+	(&ambit.Handler{DB: d.DB, Agents: d.Agents, Policies: d.Policies, Tools: tools, Models: models}).Register(g)
+	(&permissions.Handler{DB: d.DB, Tenants: d.Tenants, Agents: d.Agents, Policies: d.Policies, Tools: tools, Models: models}).Register(g)
+	(&members.Handler{DB: d.DB, Tenants: d.Tenants}).Register(g)
 	(&keys.Handler{DB: d.DB, Tenants: d.Tenants, APIURL: d.APIURL}).Register(g)
 	(&stops.Handler{DB: d.DB, Agents: d.Agents, Tenants: d.Tenants, Sessions: d.Sessions}).Register(g)
 	(&settings.Handler{DB: d.DB, Tenants: d.Tenants}).Register(g)
+}
+
+func (d Deps) toolNames() []string {
+	out := make([]string, len(d.Tools))
+	for i, t := range d.Tools {
+		out[i] = t.Name
+	}
+	return out
+}
+
+func (d Deps) modelNames(ctx context.Context) []string {
+	list := d.Models(ctx)
+	out := make([]string, len(list))
+	for i, m := range list {
+		out[i] = m.ID
+	}
+	return out
 }
 
 // signedIn sends somebody who is not signed in to the sign-in, and back afterwards. A request that changes something or is a part of a

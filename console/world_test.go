@@ -54,6 +54,7 @@ type world struct {
 	tenants  *tenants.Service
 	agents   *agents.Service
 	sessions *scheduler.Service
+	policies *policy.Service
 	server   *httptest.Server
 	routes   []*echo.Route
 	URL      string
@@ -90,7 +91,9 @@ func newWorld(t *testing.T) *world {
 	w.agents = agents.New(agents.Catalogue{KnowsModel: func(m string) bool { return gateway.Knows(context.Background(), m) }, KnowsTool: tools.Knows}, clock.System())
 	table, err := prices.Shipped()
 	require.NoError(t, err)
-	g := gate.New(table, policy.NewCache(w.db, nil, log), clock.System(), log)
+	rules := policy.NewCache(w.db, nil, log)
+	w.policies = policy.NewService(rules, policy.Catalogue{KnowsTool: tools.Knows}, clock.System())
+	g := gate.New(table, rules, clock.System(), log)
 	listener := postgres.NewListener(w.db, log, journal.Channel, journal.InterruptChannel, journal.RestChannel, journal.OutboxChannel)
 	listener.Start(t.Context())
 	t.Cleanup(listener.Stop)
@@ -118,7 +121,7 @@ func newWorld(t *testing.T) *world {
 		toolList = append(toolList, consoleagents.Tool{Name: d.Name, Description: d.Description})
 	}
 	require.NoError(t, console.Register(e, console.Deps{
-		DB: w.db, Log: log, PublicURL: w.URL, APIURL: w.URL, Tenants: w.tenants, Agents: w.agents, Sessions: w.sessions, Traces: observability.NewReader(traces),
+		DB: w.db, Log: log, PublicURL: w.URL, APIURL: w.URL, Tenants: w.tenants, Agents: w.agents, Sessions: w.sessions, Policies: w.policies, Traces: observability.NewReader(traces),
 		Models: func(context.Context) []consoleagents.Model {
 			return []consoleagents.Model{{ID: "ambit/scripted", Provider: "Built in", Note: "no language model"}}
 		},

@@ -286,6 +286,9 @@ func newShow(p page.Place, w whole, wanted string) (showView, error) {
 		Sessions: p.Path("sessions") + "?agent=" + string(w.agent.ID), Playground: p.Path("playground") + "?agent=" + string(w.agent.ID),
 		Edit: base + "/edit", Archived: w.agent.ArchivedAt != nil, CanWrite: p.Can(tenants.AgentsWrite) && w.agent.ArchivedAt == nil,
 	}
+	if p.Can(tenants.PermissionsRead) {
+		v.Ambit = base + "/ambit"
+	}
 	if p.Can(tenants.SessionsWrite) {
 		v.Stop = p.Path("stop", "agents", string(w.agent.ID))
 	}

@@ -88,6 +88,7 @@ type showView struct {
 	Sessions   string
 	Playground string
 	Edit       string
+	Ambit      string // what it could do at the worst; empty for who may not see rules
 	Stop       string // leads to the question before the red button; empty for who may not
 	CanWrite   bool
 	Archived   bool

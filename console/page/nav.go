@@ -29,6 +29,10 @@ var navigation = []navGroup{
 		{Key: "sessions", Label: "Sessions", Icon: "session", Go: "s", Parts: []string{"sessions"}, Phone: true},
 		{Key: "traces", Label: "Traces", Icon: "trace", Go: "t", Parts: []string{"traces"}},
 	}},
+	{Title: "Govern", Items: []navItem{
+		{Key: "permissions", Label: "Permissions", Icon: "shield", Go: "r", Parts: []string{"permissions"}},
+		{Key: "members", Label: "Members", Icon: "user", Go: "m", Parts: []string{"members"}},
+	}},
 	{Title: "Money", Items: []navItem{
 		{Key: "budgets", Label: "Budgets", Icon: "budget", Go: "b", Parts: []string{"budgets"}},
 		{Key: "usage", Label: "Usage", Icon: "chart", Go: "u", Parts: []string{"usage"}},

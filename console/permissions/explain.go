@@ -1,0 +1,210 @@
+package permissions
+
+import (
+	"context"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/labstack/echo/v4"
+
+	"ambit.dev/ambit/agents"
+	"ambit.dev/ambit/console/page"
+	"ambit.dev/ambit/console/ui"
+	"ambit.dev/ambit/governance/policy"
+	"ambit.dev/ambit/internal/egress"
+	"ambit.dev/ambit/internal/fault"
+	"ambit.dev/ambit/internal/id"
+	"ambit.dev/ambit/internal/money"
+)
+
+// query is the question as it stands in the address.
+type query struct {
+	Agent, Kind, Name, Action, Object, Amount, Environment string
+}
+
+func explainPath(p page.Place, q query) string {
+	values := url.Values{}
+	for name, value := range map[string]string{"agent": q.Agent, "kind": q.Kind, "name": q.Name, "action": q.Action, "object": q.Object, "amount": q.Amount, "environment": q.Environment} {
+		if value != "" {
+			values.Set(name, value)
+		}
+	}
+	return p.Path("permissions", "explain") + "?" + values.Encode()
+}
+
+type namedRule struct {
+	Summary, Href string
+	Effect        ui.Status
+	Decided       bool
+}
+
+type answer struct {
+	Status   ui.Status
+	Question string
+	Reason   string
+	// Network is set when the rules allow it and the definition does not name the host.
+	Network string
+	// Code says what decided when no rule did.
+	Code    string
+	Applied []namedRule
+	Nearest *namedRule
+	Missing []policy.Difference
+	Denied  []namedRule
+	Version int64
+	Whole   ui.Status // what the rules make of all uses of it
+	WholeOf string
+}
+
+type explainView struct {
+	Frame    page.Frame
+	Tabs     []ui.Segment
+	Action   string
+	Q        query
+	Agents   []ui.Option
+	Kinds    []ui.Option
+	Tools    []string
+	Models   []string
+	Problems ui.Problems
+	Answer   *answer
+}
+
+// codeWords say what decided when no rule did.
+var codeWords = map[string]string{
+	policy.ByDefault: "No rule: its definition names it, and no rule allows the agent anything of this kind, which would leave the rest denied.",
+	policy.NoRule:    "No rule allows it, and others of this kind are allowed by rules: what they leave out is denied.",
+	policy.ByModel:   "Its definition: it names another model.",
+	policy.ByTools:   "Its definition: it does not name this tool.",
+	policy.ByKind:    "There is no such kind of effect.",
+	policy.ByDomain:  "Where it goes is no host.",
+}
+
+func (h *Handler) explain(c echo.Context) error {
+	p := page.PlaceOf(c)
+	get := func(name string) string { return strings.TrimSpace(c.QueryParam(name)) }
+	v := explainView{
+		Tabs: tabs(p, "explain"), Action: p.Path("permissions", "explain"), Tools: h.Tools, Models: h.Models(c.Request().Context()), Kinds: kindOptions[:len(kindOptions)-1],
+		Q: query{Agent: get("agent"), Kind: get("kind"), Name: get("name"), Action: get("action"), Object: get("object"), Amount: strings.TrimPrefix(get("amount"), "$"), Environment: get("environment")},
+	}
+	if v.Q.Kind == "" {
+		v.Q.Kind = policy.ToolCall
+	}
+	status := 200
+	err := h.inTx(c, func(ctx context.Context, tx pgx.Tx) error {
+		known, err := h.names(ctx, tx, p)
+		if err != nil {
+			return err
+		}
+		v.Agents = known.offered
+		if v.Q.Agent == "" {
+			return nil
+		}
+		aid, err := id.Parse[id.Agent](v.Q.Agent)
+		if err != nil {
+			return fault.NotFound()
+		}
+		agent, err := h.Agents.Get(ctx, tx, p.Org, aid)
+		if err != nil {
+			return err
+		}
+		if agent.Project != p.Project {
+			return fault.NotFound()
+		}
+		if v.Problems = v.Q.check(); len(v.Problems) > 0 {
+			status = 422
+			return nil
+		}
+		v.Answer, err = h.answer(ctx, tx, p, known, agent, v.Q)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	v.Frame = page.NewFrame(c, "permissions", "Explain", crumbs(p, page.Crumb{Label: "Explain"})...)
+	return page.Render(c, status, Explain(v))
+}
+
+func (q query) check() (out ui.Problems) {
+	if (q.Kind == policy.ToolCall || q.Kind == policy.ModelCall) && q.Name == "" {
+		out = append(out, ui.Problem{Field: "name", Message: "Name the tool or the model."})
+	}
+	if q.Amount != "" {
+		if _, err := money.Parse(q.Amount); err != nil {
+			out = append(out, ui.Problem{Field: "amount", Message: "Write dollars with a point and two decimals, such as 0.50."})
+		}
+	}
+	if strings.Contains(q.Object, "://") {
+		if _, err := egress.ParseURL(q.Object); err != nil {
+			out = append(out, ui.Problem{Field: "object", Message: "The gate would refuse this address before any rule: " + err.Error()})
+		}
+	}
+	return out
+}
+
+// request is the question as the gate would ask it: a web address in its one spelling, with its host.
+func (q query) request(a agents.Agent) (r policy.Request, target *egress.Target) {
+	r = requestOf(a, q.Kind, q.Name)
+	r.Action, r.Object, r.Environment, r.At = q.Action, q.Object, q.Environment, time.Now().UTC()
+	if amount, err := money.Parse(q.Amount); err == nil {
+		r.Amount = amount
+	}
+	if strings.Contains(q.Object, "://") {
+		if to, err := egress.ParseURL(q.Object); err == nil {
+			r.Object, r.Domain, target = to.WithoutQuery(), to.Host.String(), &to
+		}
+	}
+	return r, target
+}
+
+func (h *Handler) answer(ctx context.Context, tx pgx.Tx, p page.Place, known names, a agents.Agent, q query) (*answer, error) {
+	r, target := q.request(a)
+	e, err := h.Policies.Explain(ctx, tx, p.Org, r)
+	if err != nil {
+		return nil, err
+	}
+	set, err := h.Policies.Cache().Now(ctx, tx, p.Org)
+	if err != nil {
+		return nil, err
+	}
+	show := func(n policy.Named) namedRule {
+		words := n.Summary()
+		if n.Subject != policy.Any {
+			words = known.who(n.Subject) + ": " + n.What()
+		}
+		return namedRule{Summary: words, Href: p.Path("permissions", "rules", string(n.ID)), Effect: ui.Effect(string(n.Effect)), Decided: string(n.ID) == e.Decision.Rule}
+	}
+	what := policy.Rule{Kind: q.Kind, Name: orAny(q.Name), Action: orAny(q.Action), Object: orAny(q.Object)}
+	out := &answer{
+		Status: ui.Effect(string(e.Decision.Effect)), Question: a.Name + ", " + what.What(), Reason: e.Reason.Message, Code: codeWords[e.Decision.Rule], Version: e.Version,
+		Whole: ui.Verdict(string(set.Outlook(r).Verdict)), WholeOf: (policy.Rule{Kind: q.Kind, Name: orAny(q.Name), Action: policy.Any, Object: policy.Any}).What(),
+	}
+	if target != nil && e.Decision.Effect != policy.Deny && q.Kind == policy.ToolCall {
+		hosts, _, err := egress.ParseRules(a.Definition.Network.AllowedHosts)
+		if err != nil || !hosts.Allow(*target) {
+			out.Status = ui.Verdict(string(policy.Denied))
+			out.Network = "The rules do not deny it, but " + r.Domain + " is not among the hosts that its definition lets it reach: the gate refuses the request."
+		}
+	}
+	for _, n := range e.Applied {
+		out.Applied = append(out.Applied, show(n))
+	}
+	if e.Nearest == nil {
+		return out, nil
+	}
+	near := show(e.Nearest.Named)
+	out.Nearest, out.Missing = &near, e.Nearest.Missing
+	for _, n := range e.Applied {
+		if n.Effect == policy.Deny {
+			out.Denied = append(out.Denied, show(n))
+		}
+	}
+	return out, nil
+}
+
+func orAny(s string) string {
+	if s == "" {
+		return policy.Any
+	}
+	return s
+}
