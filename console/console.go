@@ -14,8 +14,8 @@ import (
 
 	"ambit.dev/ambit/agents"
 	"ambit.dev/ambit/console/account"
-	"ambit.dev/ambit/console/ambit"
 	consoleagents "ambit.dev/ambit/console/agents"
+	"ambit.dev/ambit/console/ambit"
 	"ambit.dev/ambit/console/budgets"
 	"ambit.dev/ambit/console/gallery"
 	"ambit.dev/ambit/console/keys"

@@ -28,7 +28,7 @@ type budgetRow struct {
 type purse struct {
 	// Held is reserved for sessions of all agents, besides what is available.
 	Available, Held money.Nanos
-	Budgets   []budgetRow
+	Budgets         []budgetRow
 	// Most is the most that all of its sessions together could spend now: the least of the balance and of what every budget that binds has left.
 	Most   money.Nanos
 	MostOf string
