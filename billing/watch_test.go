@@ -32,6 +32,7 @@ type house struct {
 	owner   string
 	tenants *tenants.Service
 	mail    *notifications.Mailer
+	smtp    *mailtest.Server
 	account tenants.Account
 	org     id.Org
 	log     *strings.Builder
@@ -44,7 +45,8 @@ func newHouse(t testing.TB) *house {
 	log := slog.New(slog.DiscardHandler)
 	sealer, err := seal.Open(seal.NewKey(), "")
 	require.NoError(t, err)
-	h.mail, err = notifications.New(h.db, notifications.Deps{Sealer: sealer, Clock: clock.System(), Logger: log}, notifications.Config{SMTPURL: mailtest.New(t).URL(), From: "Ambit <ambit@example.com>"})
+	h.smtp = mailtest.New(t)
+	h.mail, err = notifications.New(h.db, notifications.Deps{Sealer: sealer, Clock: clock.System(), Logger: log}, notifications.Config{SMTPURL: h.smtp.URL(), From: "Ambit <ambit@example.com>"})
 	require.NoError(t, err)
 	h.tenants, err = tenants.New(h.db, tenants.Deps{Clock: clock.System(), Logger: log, Sealer: sealer, PublicURL: "http://ambit.test", AnswerAfter: time.Millisecond})
 	require.NoError(t, err)
@@ -181,6 +183,24 @@ func TestEachThresholdIsToldOnceToEachWhoAnswersForMoney(t *testing.T) {
 		require.NotNil(t, reached[b.ID][0].ToldAt)
 		return nil
 	})
+}
+
+func TestTheMailSaysWhichBudgetAndWhatFollows(t *testing.T) {
+	h := newHouse(t)
+	b := h.budget(billing.NewBudget{Name: "Night shift", Scope: billing.Scope{Type: "project", ID: string(h.account.Project.ID)}, Limit: 10 * money.Dollar, Period: "week", Action: billing.Block, Alerts: []int32{80}})
+	h.spend(h.session("", h.user()), "model_call", "m", 8*money.Dollar+money.Cent, time.Now())
+	w := h.watch()
+	w.Start(t.Context())
+	<-w.Started()
+	require.NoError(t, w.Stop(t.Context()))
+	h.mail.Start(t.Context())
+	defer h.mail.Stop(t.Context()) //nolint:errcheck // the test is over
+	got := h.smtp.Next(t, 0)
+	require.Equal(t, "ada@example.com", got.To)
+	require.Equal(t, `Budget "Night shift" has reached 80%`, got.Subject)
+	for _, part := range []string{`"Night shift" of Ada's has reached 80% of its limit`, "$8.01 of $10.00 a week (UTC)", "one project", "refused", "http://ambit.test/x/" + string(b.ID)} {
+		require.Contains(t, got.Text, part)
+	}
 }
 
 // TestAReplicaThatDiesTellsNoneTwice breaks the telling off after all was queued and before the commit.

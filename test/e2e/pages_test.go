@@ -25,6 +25,13 @@ func (s *stories) everyPage(t *testing.T) {
 	spans := waitForSpans(t, p.Tab, 6)
 	span := p.Attribute(t, "#span-"+spans[len(spans)-2].id, "href")
 
+	p.Visit(t, p.path("budgets", "new"))
+	p.Write(t, "Name", "All of us, monthly")
+	p.Write(t, "Limit", "25.00")
+	p.Choose(t, "Set budget", "main")
+	p.UntilSays(t, "#toasts", "All of us, monthly is set")
+	budget := strings.TrimPrefix(p.Attribute(t, "main .cell-main a", "href"), p.place())
+
 	running := invoke(t, p.Account, w.Agent, "Wait for the tide", "Sleep for a while.\n\n```bash\necho begun; sleep 100; echo done\n```\n")
 	public := s.wide(t)
 	for _, page := range []struct {
@@ -48,6 +55,9 @@ func (s *stories) everyPage(t *testing.T) {
 		{fresh, "empty-sessions", home + "/sessions"},
 		{fresh, "empty-traces", home + "/traces"},
 		{fresh, "empty-keys", home + "/keys"},
+		{fresh, "empty-budgets", home + "/budgets"},
+		{fresh, "empty-usage", home + "/usage"},
+		{fresh, "empty-ledger", home + "/ledger"},
 
 		{p.Tab, "overview", p.place()},
 		{p.Tab, "agents", p.place() + "/agents"},
@@ -70,6 +80,15 @@ func (s *stories) everyPage(t *testing.T) {
 		{p.Tab, "traces", p.place() + "/traces"},
 		{p.Tab, "trace", p.place() + "/traces/" + w.Session},
 		{p.Tab, "trace-span", span},
+		{p.Tab, "budgets", p.place() + "/budgets"},
+		{p.Tab, "budget", p.place() + budget},
+		{p.Tab, "budget-new", p.place() + "/budgets/new"},
+		{p.Tab, "budget-edit", p.place() + budget + "/edit"},
+		{p.Tab, "usage", p.place() + "/usage?by=tool&since=24h"},
+		{p.Tab, "usage-lines", p.place() + "/usage?by=agent&chart=lines&since=7d"},
+		{p.Tab, "usage-filtered", p.place() + "/usage?model=nothing"},
+		{p.Tab, "ledger", p.place() + "/ledger"},
+		{p.Tab, "ledger-account", p.place() + "/ledger?account=available&session=" + w.Session},
 		{p.Tab, "keys", p.place() + "/keys"},
 		{p.Tab, "key-new", p.place() + "/keys/new"},
 		{p.Tab, "settings", p.place() + "/settings"},
