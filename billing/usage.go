@@ -121,7 +121,7 @@ func Usage(ctx context.Context, tx pgx.Tx, org id.Org, zone *time.Location, in U
 	by := func(part string) bool { return slices.Contains(in.By, part) }
 	p := billingdb.UsageParams{
 		OrgID: org, Zone: zone.String(), Bucket: in.Bucket, Since: in.Since, Until: in.Until,
-		ByProject: by("project"), ByAgent: by("agent"), ByModel: by("model"), ByTool: by("tool"), ByKey: by("key"), ByMember: by("member"),
+		ByProject: by("project"), ByAgent: by("agent"), ByModel: by("model"), ByTool: by("tool"), ByKey: by("key"), ByMember: by("member"), WithSteps: by("model") || by("tool") || in.Model != "" || in.Tool != "",
 		ProjectID: string(in.Project), AgentID: string(in.Agent), Model: in.Model, Tool: in.Tool, RowLimit: int32(in.Limit), //nolint:gosec // at most a page
 	}
 	if in.Key != "" {

@@ -162,24 +162,29 @@ SELECT time_zone FROM organizations WHERE id = @org_id;
 
 -- name: Usage :many
 -- What was captured, by time and by what it was spent on. A part that is not asked for is empty in every row, and so is one that does not
--- apply: a tool's call has no model. Keys and members are those against whose budgets it counted.
-SELECT u.starts_at, u.project, u.agent, u.model, u.tool, u.key, u.member, sum(u.amount)::bigint AS spent_nanos, count(*)::bigint AS effects
-FROM (
-  SELECT t.amount_nanos::bigint AS amount,
-    (CASE WHEN @bucket::text = '' THEN @since::timestamptz ELSE date_trunc(@bucket::text, t.created_at, @zone::text) END)::timestamptz AS starts_at,
-    (CASE WHEN @by_project::bool THEN s.project_id ELSE '' END)::text AS project,
-    (CASE WHEN @by_agent::bool THEN s.agent_id ELSE '' END)::text AS agent,
+-- apply: a tool's call has no model. Keys and members are those against whose budgets it counted. The captures of a session are summed
+-- before its own columns are looked at, as there are many of one; steps are read only where their names matter.
+WITH spend AS (
+  SELECT (CASE WHEN @bucket::text = '' THEN @since::timestamptz ELSE date_trunc(@bucket::text, t.created_at, @zone::text) END)::timestamptz AS starts_at,
+    t.session_id,
     (CASE WHEN @by_model::bool AND p.kind = 'model_call' THEN p.name ELSE '' END)::text AS model,
     (CASE WHEN @by_tool::bool AND p.kind <> 'model_call' THEN p.name ELSE '' END)::text AS tool,
-    coalesce((SELECT substr(x, 5) FROM unnest(s.budget_scopes) x WHERE @by_key::bool AND x LIKE 'key:%' LIMIT 1), '')::text AS key,
-    coalesce((SELECT substr(x, 8) FROM unnest(s.budget_scopes) x WHERE @by_member::bool AND x LIKE 'member:%' LIMIT 1), '')::text AS member
-  FROM ledger_transfers t JOIN sessions s ON s.org_id = t.org_id AND s.id = t.session_id
-    LEFT JOIN steps p ON p.org_id = t.org_id AND p.id = t.step_id
+    sum(t.amount_nanos) AS amount, count(*) AS effects
+  FROM ledger_transfers t LEFT JOIN steps p ON @with_steps::bool AND p.org_id = t.org_id AND p.id = t.step_id
   WHERE t.org_id = @org_id AND t.kind = 'capture' AND t.created_at >= @since::timestamptz AND t.created_at < @until::timestamptz
-    AND (@project_id::text = '' OR s.project_id = @project_id::text)
-    AND (@agent_id::text = '' OR s.agent_id = @agent_id::text)
     AND (@model::text = '' OR (p.kind = 'model_call' AND p.name = @model::text))
     AND (@tool::text = '' OR (p.kind <> 'model_call' AND p.name = @tool::text))
+  GROUP BY 1, 2, 3, 4)
+SELECT u.starts_at, u.project, u.agent, u.model, u.tool, u.key, u.member, sum(u.amount)::bigint AS spent_nanos, sum(u.effects)::bigint AS effects
+FROM (
+  SELECT x.starts_at, x.model, x.tool, x.amount, x.effects,
+    (CASE WHEN @by_project::bool THEN s.project_id ELSE '' END)::text AS project,
+    (CASE WHEN @by_agent::bool THEN s.agent_id ELSE '' END)::text AS agent,
+    coalesce((SELECT substr(c, 5) FROM unnest(s.budget_scopes) c WHERE @by_key::bool AND c LIKE 'key:%' LIMIT 1), '')::text AS key,
+    coalesce((SELECT substr(c, 8) FROM unnest(s.budget_scopes) c WHERE @by_member::bool AND c LIKE 'member:%' LIMIT 1), '')::text AS member
+  FROM spend x JOIN sessions s ON s.org_id = @org_id AND s.id = x.session_id
+  WHERE (@project_id::text = '' OR s.project_id = @project_id::text)
+    AND (@agent_id::text = '' OR s.agent_id = @agent_id::text)
     AND s.budget_scopes @> @scopes::text[]) u
 WHERE NOT @after::bool OR (u.starts_at, u.project, u.agent, u.model, u.tool, u.key, u.member)
   > (@after_starts::timestamptz, @after_project::text, @after_agent::text, @after_model::text, @after_tool::text, @after_key::text, @after_member::text)

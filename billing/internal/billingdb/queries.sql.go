@@ -1153,45 +1153,41 @@ func (q *Queries) UpdateBudget(ctx context.Context, arg UpdateBudgetParams) (int
 }
 
 const usage = `-- name: Usage :many
-SELECT u.starts_at, u.project, u.agent, u.model, u.tool, u.key, u.member, sum(u.amount)::bigint AS spent_nanos, count(*)::bigint AS effects
+WITH spend AS (
+  SELECT (CASE WHEN $18::text = '' THEN $19::timestamptz ELSE date_trunc($18::text, t.created_at, $20::text) END)::timestamptz AS starts_at,
+    t.session_id,
+    (CASE WHEN $21::bool AND p.kind = 'model_call' THEN p.name ELSE '' END)::text AS model,
+    (CASE WHEN $22::bool AND p.kind <> 'model_call' THEN p.name ELSE '' END)::text AS tool,
+    sum(t.amount_nanos) AS amount, count(*) AS effects
+  FROM ledger_transfers t LEFT JOIN steps p ON $23::bool AND p.org_id = t.org_id AND p.id = t.step_id
+  WHERE t.org_id = $5 AND t.kind = 'capture' AND t.created_at >= $19::timestamptz AND t.created_at < $24::timestamptz
+    AND ($25::text = '' OR (p.kind = 'model_call' AND p.name = $25::text))
+    AND ($26::text = '' OR (p.kind <> 'model_call' AND p.name = $26::text))
+  GROUP BY 1, 2, 3, 4)
+SELECT u.starts_at, u.project, u.agent, u.model, u.tool, u.key, u.member, sum(u.amount)::bigint AS spent_nanos, sum(u.effects)::bigint AS effects
 FROM (
-  SELECT t.amount_nanos::bigint AS amount,
-    (CASE WHEN $1::text = '' THEN $2::timestamptz ELSE date_trunc($1::text, t.created_at, $3::text) END)::timestamptz AS starts_at,
-    (CASE WHEN $4::bool THEN s.project_id ELSE '' END)::text AS project,
-    (CASE WHEN $5::bool THEN s.agent_id ELSE '' END)::text AS agent,
-    (CASE WHEN $6::bool AND p.kind = 'model_call' THEN p.name ELSE '' END)::text AS model,
-    (CASE WHEN $7::bool AND p.kind <> 'model_call' THEN p.name ELSE '' END)::text AS tool,
-    coalesce((SELECT substr(x, 5) FROM unnest(s.budget_scopes) x WHERE $8::bool AND x LIKE 'key:%' LIMIT 1), '')::text AS key,
-    coalesce((SELECT substr(x, 8) FROM unnest(s.budget_scopes) x WHERE $9::bool AND x LIKE 'member:%' LIMIT 1), '')::text AS member
-  FROM ledger_transfers t JOIN sessions s ON s.org_id = t.org_id AND s.id = t.session_id
-    LEFT JOIN steps p ON p.org_id = t.org_id AND p.id = t.step_id
-  WHERE t.org_id = $10 AND t.kind = 'capture' AND t.created_at >= $2::timestamptz AND t.created_at < $11::timestamptz
-    AND ($12::text = '' OR s.project_id = $12::text)
-    AND ($13::text = '' OR s.agent_id = $13::text)
-    AND ($14::text = '' OR (p.kind = 'model_call' AND p.name = $14::text))
-    AND ($15::text = '' OR (p.kind <> 'model_call' AND p.name = $15::text))
-    AND s.budget_scopes @> $16::text[]) u
-WHERE NOT $17::bool OR (u.starts_at, u.project, u.agent, u.model, u.tool, u.key, u.member)
-  > ($18::timestamptz, $19::text, $20::text, $21::text, $22::text, $23::text, $24::text)
-GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 3, 4, 5, 6, 7 LIMIT $25
+  SELECT x.starts_at, x.model, x.tool, x.amount, x.effects,
+    (CASE WHEN $1::bool THEN s.project_id ELSE '' END)::text AS project,
+    (CASE WHEN $2::bool THEN s.agent_id ELSE '' END)::text AS agent,
+    coalesce((SELECT substr(c, 5) FROM unnest(s.budget_scopes) c WHERE $3::bool AND c LIKE 'key:%' LIMIT 1), '')::text AS key,
+    coalesce((SELECT substr(c, 8) FROM unnest(s.budget_scopes) c WHERE $4::bool AND c LIKE 'member:%' LIMIT 1), '')::text AS member
+  FROM spend x JOIN sessions s ON s.org_id = $5 AND s.id = x.session_id
+  WHERE ($6::text = '' OR s.project_id = $6::text)
+    AND ($7::text = '' OR s.agent_id = $7::text)
+    AND s.budget_scopes @> $8::text[]) u
+WHERE NOT $9::bool OR (u.starts_at, u.project, u.agent, u.model, u.tool, u.key, u.member)
+  > ($10::timestamptz, $11::text, $12::text, $13::text, $14::text, $15::text, $16::text)
+GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 3, 4, 5, 6, 7 LIMIT $17
 `
 
 type UsageParams struct {
-	Bucket       string
-	Since        time.Time
-	Zone         string
 	ByProject    bool
 	ByAgent      bool
-	ByModel      bool
-	ByTool       bool
 	ByKey        bool
 	ByMember     bool
 	OrgID        id.Org
-	Until        time.Time
 	ProjectID    string
 	AgentID      string
-	Model        string
-	Tool         string
 	Scopes       []string
 	After        bool
 	AfterStarts  time.Time
@@ -1202,6 +1198,15 @@ type UsageParams struct {
 	AfterKey     string
 	AfterMember  string
 	RowLimit     int32
+	Bucket       string
+	Since        time.Time
+	Zone         string
+	ByModel      bool
+	ByTool       bool
+	WithSteps    bool
+	Until        time.Time
+	Model        string
+	Tool         string
 }
 
 type UsageRow struct {
@@ -1217,24 +1222,17 @@ type UsageRow struct {
 }
 
 // What was captured, by time and by what it was spent on. A part that is not asked for is empty in every row, and so is one that does not
-// apply: a tool's call has no model. Keys and members are those against whose budgets it counted.
+// apply: a tool's call has no model. Keys and members are those against whose budgets it counted. The captures of a session are summed
+// before its own columns are looked at, as there are many of one; steps are read only where their names matter.
 func (q *Queries) Usage(ctx context.Context, arg UsageParams) ([]UsageRow, error) {
 	rows, err := q.db.Query(ctx, usage,
-		arg.Bucket,
-		arg.Since,
-		arg.Zone,
 		arg.ByProject,
 		arg.ByAgent,
-		arg.ByModel,
-		arg.ByTool,
 		arg.ByKey,
 		arg.ByMember,
 		arg.OrgID,
-		arg.Until,
 		arg.ProjectID,
 		arg.AgentID,
-		arg.Model,
-		arg.Tool,
 		arg.Scopes,
 		arg.After,
 		arg.AfterStarts,
@@ -1245,6 +1243,15 @@ func (q *Queries) Usage(ctx context.Context, arg UsageParams) ([]UsageRow, error
 		arg.AfterKey,
 		arg.AfterMember,
 		arg.RowLimit,
+		arg.Bucket,
+		arg.Since,
+		arg.Zone,
+		arg.ByModel,
+		arg.ByTool,
+		arg.WithSteps,
+		arg.Until,
+		arg.Model,
+		arg.Tool,
 	)
 	if err != nil {
 		return nil, err
