@@ -38,12 +38,28 @@ type EntryFilter struct {
 	Limit int
 }
 
+// rare says that only transfers of the kinds with an index of their own can be meant.
+func (f EntryFilter) rare() bool {
+	return f.Account == Grants || f.Account == Loss || slices.Contains([]string{kindGrant, kindRevocation, "loss"}, f.Kind)
+}
+
 // Entries lists transfers, newest first.
 func Entries(ctx context.Context, tx pgx.Tx, org id.Org, f EntryFilter) ([]Transfer, error) {
-	rows, err := billingdb.New(tx).ListEntries(ctx, billingdb.ListEntriesParams{
+	ask := billingdb.ListEntriesParams{
 		OrgID: org, BeforeID: string(f.After), Account: string(f.Account), SessionID: string(f.Session), Kind: f.Kind, ProjectID: string(f.Project),
 		Since: f.Since, Until: f.Until, RowLimit: int32(f.Limit), //nolint:gosec // at most a page
-	})
+	}
+	var rows []billingdb.ListEntriesRow
+	var err error
+	if f.rare() {
+		var few []billingdb.ListRareEntriesRow
+		few, err = billingdb.New(tx).ListRareEntries(ctx, billingdb.ListRareEntriesParams(ask))
+		for _, r := range few {
+			rows = append(rows, billingdb.ListEntriesRow(r))
+		}
+	} else {
+		rows, err = billingdb.New(tx).ListEntries(ctx, ask)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list the ledger: %w", err)
 	}

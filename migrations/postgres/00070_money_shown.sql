@@ -3,6 +3,9 @@
 -- What was spent in a time: usage is summed from the captures, and a new budget begins with them.
 CREATE INDEX ledger_captures ON ledger_transfers (org_id, created_at) WHERE kind = 'capture';
 
+-- Credit and losses are few among many: a page of them must not read the whole ledger.
+CREATE INDEX ledger_rare ON ledger_transfers (org_id, id) WHERE kind IN ('grant', 'revocation', 'loss');
+
 -- The pass that tells of alerts only finds the organisations that have some; it writes as each of them.
 REVOKE UPDATE ON budget_alerts FROM ambit_worker;
 
@@ -82,4 +85,5 @@ DROP TRIGGER zone_changes_budgets ON organizations;
 DROP FUNCTION ambit_zone_changes_budgets();
 DROP FUNCTION budget_reopen(text, text);
 GRANT UPDATE ON budget_alerts TO ambit_worker;
+DROP INDEX ledger_rare;
 DROP INDEX ledger_captures;

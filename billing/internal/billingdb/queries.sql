@@ -152,6 +152,17 @@ WHERE t.org_id = @org_id AND (@before_id::text = '' OR t.id < @before_id::text)
   AND (sqlc.narg(since)::timestamptz IS NULL OR t.created_at >= sqlc.narg(since)) AND (sqlc.narg(until)::timestamptz IS NULL OR t.created_at < sqlc.narg(until))
 ORDER BY t.id DESC LIMIT @row_limit;
 
+-- name: ListRareEntries :many
+-- ListEntries of kinds that have an index of their own: of an account that few transfers touch, the whole ledger would be read for a page.
+SELECT t.id, t.debit_account, t.credit_account, t.amount_nanos, t.kind, t.hold_id, t.session_id, t.step_id, t.note, t.created_at FROM ledger_transfers t
+WHERE t.org_id = @org_id AND t.kind IN ('grant', 'revocation', 'loss') AND (@before_id::text = '' OR t.id < @before_id::text)
+  AND (@account::text = '' OR t.debit_account = @account::text OR t.credit_account = @account::text)
+  AND (@session_id::text = '' OR t.session_id = @session_id::text)
+  AND (@kind::text = '' OR t.kind = @kind::text)
+  AND (@project_id::text = '' OR EXISTS (SELECT FROM sessions s WHERE s.org_id = t.org_id AND s.id = t.session_id AND s.project_id = @project_id::text))
+  AND (sqlc.narg(since)::timestamptz IS NULL OR t.created_at >= sqlc.narg(since)) AND (sqlc.narg(until)::timestamptz IS NULL OR t.created_at < sqlc.narg(until))
+ORDER BY t.id DESC LIMIT @row_limit;
+
 -- name: GetEntry :one
 SELECT t.id, t.debit_account, t.credit_account, t.amount_nanos, t.kind, t.hold_id, t.session_id, t.step_id, t.note, t.created_at, coalesce(s.project_id, '')::text AS project_id
 FROM ledger_transfers t LEFT JOIN sessions s ON s.org_id = t.org_id AND s.id = t.session_id

@@ -595,6 +595,84 @@ func (q *Queries) ListEntries(ctx context.Context, arg ListEntriesParams) ([]Lis
 	return items, nil
 }
 
+const listRareEntries = `-- name: ListRareEntries :many
+SELECT t.id, t.debit_account, t.credit_account, t.amount_nanos, t.kind, t.hold_id, t.session_id, t.step_id, t.note, t.created_at FROM ledger_transfers t
+WHERE t.org_id = $1 AND t.kind IN ('grant', 'revocation', 'loss') AND ($2::text = '' OR t.id < $2::text)
+  AND ($3::text = '' OR t.debit_account = $3::text OR t.credit_account = $3::text)
+  AND ($4::text = '' OR t.session_id = $4::text)
+  AND ($5::text = '' OR t.kind = $5::text)
+  AND ($6::text = '' OR EXISTS (SELECT FROM sessions s WHERE s.org_id = t.org_id AND s.id = t.session_id AND s.project_id = $6::text))
+  AND ($7::timestamptz IS NULL OR t.created_at >= $7) AND ($8::timestamptz IS NULL OR t.created_at < $8)
+ORDER BY t.id DESC LIMIT $9
+`
+
+type ListRareEntriesParams struct {
+	OrgID     id.Org
+	BeforeID  string
+	Account   string
+	SessionID string
+	Kind      string
+	ProjectID string
+	Since     *time.Time
+	Until     *time.Time
+	RowLimit  int32
+}
+
+type ListRareEntriesRow struct {
+	ID            id.Entry
+	DebitAccount  string
+	CreditAccount string
+	AmountNanos   money.Nanos
+	Kind          string
+	HoldID        *string
+	SessionID     id.Session
+	StepID        *string
+	Note          string
+	CreatedAt     time.Time
+}
+
+// ListEntries of kinds that have an index of their own: of an account that few transfers touch, the whole ledger would be read for a page.
+func (q *Queries) ListRareEntries(ctx context.Context, arg ListRareEntriesParams) ([]ListRareEntriesRow, error) {
+	rows, err := q.db.Query(ctx, listRareEntries,
+		arg.OrgID,
+		arg.BeforeID,
+		arg.Account,
+		arg.SessionID,
+		arg.Kind,
+		arg.ProjectID,
+		arg.Since,
+		arg.Until,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListRareEntriesRow
+	for rows.Next() {
+		var i ListRareEntriesRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.DebitAccount,
+			&i.CreditAccount,
+			&i.AmountNanos,
+			&i.Kind,
+			&i.HoldID,
+			&i.SessionID,
+			&i.StepID,
+			&i.Note,
+			&i.CreatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const listTransfers = `-- name: ListTransfers :many
 SELECT org_id, id, debit_account, credit_account, amount_nanos, kind, hold_id, session_id, step_id, note, created_at, budgets FROM ledger_transfers WHERE org_id = $1 AND ($2::text = '' OR id < $2::text) ORDER BY id DESC LIMIT $3
 `
