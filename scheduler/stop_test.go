@@ -228,3 +228,40 @@ func TestAnOrderWhoseProcessDiedIsCarriedOut(t *testing.T) {
 	_, err = w.begin(ctx, w.project)
 	require.NoError(t, err)
 }
+
+// TestAStopWaitsForWhatIsJustBeginning: a session that was let in and is not committed yet is found by the order that comes after it.
+func TestAStopWaitsForWhatIsJustBeginning(t *testing.T) {
+	w := newWorld(t, money.Dollar)
+	let, in := make(chan struct{}), make(chan id.Session, 1)
+	commit := sync.OnceFunc(func() { close(let) })
+	defer commit()
+	var both sync.WaitGroup
+	both.Go(func() {
+		ctx := w.ctx(t)
+		err := w.db.InTx(ctx, w.org, func(tx pgx.Tx) error {
+			out, err := w.sessions.Invoke(ctx, tx, w.org, scheduler.InvokeInput{Project: w.project, Inline: &journal.Definition{Model: "ambit/scripted"}, Input: journal.Text(slow)})
+			in <- out.Session.ID
+			<-let
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	session := <-in
+	both.Go(func() {
+		if o := w.stop(t, w.everything()); o.Stopped != 1 {
+			t.Errorf("the order stopped %d sessions", o.Stopped)
+		}
+	})
+	require.Eventually(t, func() bool {
+		var waiting int
+		err := w.db.InTx(t.Context(), w.org, func(tx pgx.Tx) error {
+			return tx.QueryRow(t.Context(), `SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`).Scan(&waiting)
+		})
+		return err == nil && waiting == 1
+	}, 20*time.Second, 10*time.Millisecond, "the order does not wait")
+	commit()
+	both.Wait()
+	require.Equal(t, journal.Terminated, w.session(t, session).Status)
+}
