@@ -209,7 +209,6 @@ func (h *Handler) update(c echo.Context) error {
 	ctx, p := c.Request().Context(), page.PlaceOf(c)
 	f := readForm(c)
 	var v formView
-	var refused error
 	err := h.DB.InTx(ctx, p.Org, func(tx pgx.Tx) error {
 		b, err := h.budgetOf(c, tx)
 		if err != nil {
@@ -224,17 +223,13 @@ func (h *Handler) update(c echo.Context) error {
 		if v.Problems = problems; len(problems) > 0 {
 			return nil
 		}
-		version, err := strconv.ParseInt(f.Version, 10, 64)
-		if err != nil || version < 1 {
-			refused = fault.InvalidField("/version", "required", "Open the page again and repeat your change.")
-			return nil
+		version, _ := strconv.ParseInt(f.Version, 10, 64)
+		if version < 1 {
+			return fault.InvalidField("/version", "required", "Open the page again and repeat your change.")
 		}
 		_, err = billing.UpdateBudget(ctx, tx, time.Now(), p.Org, b.ID, billing.ChangeBudget{Name: &in.Name, Limit: &in.Limit, Action: &in.Action, Alerts: &in.Alerts}, version)
 		return err
 	})
-	if err == nil {
-		err = refused
-	}
 	if err != nil {
 		problems, status, err := page.FormProblems(err, f.fields())
 		if err != nil {
