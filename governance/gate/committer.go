@@ -51,10 +51,10 @@ type Committer struct {
 }
 
 type commit struct {
-	params gatedb.CommitUnitParams
-	unit   *Unit
-	err    error
-	done   chan struct{}
+	rows journal.Rows
+	unit *Unit
+	err  error
+	done chan struct{}
 }
 
 // NewCommitter makes a committer.
@@ -63,11 +63,14 @@ func NewCommitter(db *postgres.DB) *Committer { return &Committer{db: db} }
 // Commit writes the unit and, with a nil error, arms its admission. Nothing was written when the error is ErrMoved, ErrRuled, journal.ErrFenced or a
 // *ShortError. Any other error leaves open whether it was: the session is then left to its next worker.
 func (c *Committer) Commit(ctx context.Context, u *Unit) error {
-	params, err := u.params()
+	rows, err := u.Rows()
 	if err != nil {
 		return err
 	}
-	mine := &commit{params: params, unit: u, done: make(chan struct{})}
+	if len(rows.Intended) > 1 || len(rows.Settled) > 1 {
+		return errors.New("a unit begins one step and settles one")
+	}
+	mine := &commit{rows: rows, unit: u, done: make(chan struct{})}
 	c.mu.Lock()
 	c.waiting = append(c.waiting, mine)
 	if c.lanes < commitLanes {
@@ -105,7 +108,7 @@ func (c *Committer) work(ctx context.Context) {
 
 func (c *Committer) commit(ctx context.Context, batch []*commit) {
 	// One order for all processes, so that two batches never wait for each other's accounts crosswise.
-	slices.SortStableFunc(batch, func(a, b *commit) int { return strings.Compare(a.params.Org, b.params.Org) })
+	slices.SortStableFunc(batch, func(a, b *commit) int { return strings.Compare(string(a.unit.Org), string(b.unit.Org)) })
 	alone := batch
 	if len(batch) > 1 {
 		outcomes, err := c.send(ctx, batch, false)
@@ -122,7 +125,7 @@ func (c *Committer) commit(ctx context.Context, batch []*commit) {
 	for _, m := range alone {
 		outcomes, err := c.send(ctx, []*commit{m}, true)
 		if err != nil {
-			m.err = fmt.Errorf("commit a unit of %s: %w", m.params.Session, err)
+			m.err = fmt.Errorf("commit a unit of %s: %w", m.unit.ID, err)
 			close(m.done)
 			continue
 		}
@@ -131,21 +134,30 @@ func (c *Committer) commit(ctx context.Context, batch []*commit) {
 }
 
 // send commits a batch. It is one implicit transaction: with an error, nothing of it is written.
-func (c *Committer) send(ctx context.Context, batch []*commit, wait bool) ([]gatedb.CommitUnitRow, error) {
+func (c *Committer) send(ctx context.Context, batch []*commit, wait bool) ([]gatedb.CommitUnitsRow, error) {
 	ctx, cancel := context.WithTimeout(ctx, commitLimit)
 	defer cancel()
-	params := make([]gatedb.CommitUnitParams, len(batch))
-	for i, m := range batch {
-		params[i] = m.params
-		params[i].Wait = wait
+	var params []gatedb.CommitUnitsParams // one an organisation
+	var from []int                        // and where its units begin in the batch
+	for i := 0; i < len(batch); {
+		p := gatedb.CommitUnitsParams{Org: string(batch[i].unit.Org), Wait: wait, SchemaVersion: journal.SchemaVersion}
+		from = append(from, i)
+		for ; i < len(batch) && string(batch[i].unit.Org) == p.Org; i++ {
+			if err := batch[i].addTo(&p); err != nil {
+				return nil, err
+			}
+		}
+		params = append(params, p)
 	}
-	outcomes := make([]gatedb.CommitUnitRow, len(batch))
+	outcomes := make([]gatedb.CommitUnitsRow, len(batch))
 	var failed error
 	failpoint.Hit(failpoint.BeforeCommit)
-	results := gatedb.New(c.db.App()).CommitUnit(ctx, params)
-	results.QueryRow(func(i int, row gatedb.CommitUnitRow, err error) {
-		outcomes[i] = row
+	results := gatedb.New(c.db.App()).CommitUnits(ctx, params)
+	results.Query(func(i int, rows []gatedb.CommitUnitsRow, err error) {
 		failed = errors.Join(failed, err)
+		for _, row := range rows {
+			outcomes[from[i]+int(row.Unit)-1] = row
+		}
 	})
 	// The transaction commits with the end of the batch: only Close tells whether it did.
 	if err := results.Close(); err != nil || failed != nil {
@@ -155,7 +167,7 @@ func (c *Committer) send(ctx context.Context, batch []*commit, wait bool) ([]gat
 	return outcomes, nil
 }
 
-func (c *Committer) finish(m *commit, row gatedb.CommitUnitRow) {
+func (c *Committer) finish(m *commit, row gatedb.CommitUnitsRow) {
 	switch row.Outcome {
 	case "committed":
 		if m.unit.admission != nil {
@@ -172,45 +184,68 @@ func (c *Committer) finish(m *commit, row gatedb.CommitUnitRow) {
 	case "short":
 		m.err = &ShortError{*billing.ShortOf(*m.unit.place, money.Nanos(row.Available), id.Budget(row.Short), row.ShortName)}
 	default:
-		m.err = fmt.Errorf("commit a unit of %s: the database answered %q", m.params.Session, row.Outcome)
+		m.err = fmt.Errorf("commit a unit of %s: the database answered %q", m.unit.ID, row.Outcome)
 	}
 	close(m.done)
 }
 
-// params is the unit as the database's function takes it.
-func (u *Unit) params() (gatedb.CommitUnitParams, error) {
-	rows, err := u.Rows()
-	if err != nil {
-		return gatedb.CommitUnitParams{}, err
+// addTo adds the unit to those of its organisation, as the database's function takes them: an element to each list, and its events and spans
+// with its number.
+func (m *commit) addTo(p *gatedb.CommitUnitsParams) error {
+	u, rows := m.unit, &m.rows
+	p.Sessions, p.Projects, p.Owners = append(p.Sessions, string(u.ID)), append(p.Projects, string(u.Project)), append(p.Owners, u.lease.Owner)
+	p.Epochs, p.Seen, p.Policies, p.Nows = append(p.Epochs, u.lease.Epoch), append(p.Seen, u.seen), append(p.Policies, u.policy), append(p.Nows, u.Now)
+	unit := int32(len(p.Sessions)) //nolint:gosec // at most batchUnits
+
+	settle := u.settle
+	if settle == nil {
+		settle = &settlement{}
 	}
-	if len(rows.Intended) > 1 || len(rows.Settled) > 1 {
-		return gatedb.CommitUnitParams{}, errors.New("a unit begins one step and settles one")
-	}
-	p := gatedb.CommitUnitParams{
-		Org: string(u.Org), Session: string(u.ID), Project: string(u.Project), Owner: u.lease.Owner, Epoch: u.lease.Epoch, Seen: u.seen, Policy: u.policy, Now: u.Now,
-		SchemaVersion: journal.SchemaVersion, Seqs: rows.Seqs, Ids: rows.IDs, Types: rows.Types, StepIds: rows.Steps, Payloads: rows.Payloads,
-		LastSeq: u.LastSeq, Status: string(u.Status), StopReason: rows.StopReason, Usage: rows.Usage, Charged: int64(u.Charged), Limits: rows.Limits,
-		ReleaseLease: u.releaseLease, Spans: rows.Spans,
-		Lines: json.RawMessage("[]"), SettledUsage: json.RawMessage("{}"), Expires: u.Now,
-	}
-	if s := u.settle; s != nil {
-		p.SettleHold, p.SettleAmount, p.Used = string(s.hold.ID), int64(s.hold.Amount), int64(s.used)
-		p.CaptureEntry, p.ReleaseEntry, p.LossEntry = string(s.result.Entry), string(id.New[id.Entry]()), string(id.New[id.Entry]())
-	}
-	if h := u.place; h != nil {
-		if p.Lines, err = json.Marshal(h.Lines); err != nil {
-			return gatedb.CommitUnitParams{}, fmt.Errorf("write the hold's lines: %w", err)
+	p.SettleHolds, p.SettleAmounts, p.Used = append(p.SettleHolds, string(settle.hold.ID)), append(p.SettleAmounts, int64(settle.hold.Amount)), append(p.Used, int64(settle.used))
+	p.CaptureEntries = append(p.CaptureEntries, string(settle.result.Entry))
+	p.ReleaseEntries, p.LossEntries = append(p.ReleaseEntries, string(id.New[id.Entry]())), append(p.LossEntries, string(id.New[id.Entry]()))
+
+	hold, lines := u.place, []byte("[]")
+	if hold == nil {
+		hold = &billing.HoldRequest{Expires: u.Now}
+	} else {
+		var err error
+		if lines, err = json.Marshal(hold.Lines); err != nil {
+			return fmt.Errorf("write the hold's lines: %w", err)
 		}
-		p.Hold, p.Parent, p.HoldStep, p.Amount = string(u.hold), string(h.Parent), string(h.Step), int64(h.Amount)
-		p.PriceVersion, p.Expires, p.HoldEntry = h.PriceVersion, h.Expires, string(id.New[id.Entry]())
 	}
-	for _, s := range rows.Intended {
-		p.IntendedStep, p.IntendedKind, p.IntendedKey, p.IntendedSeq = string(s.ID), s.Kind, s.EffectKey, s.Seq
-		p.IntendedName, p.IntendedHold = s.Name, string(s.Hold)
+	p.Holds, p.Parents, p.HoldSteps = append(p.Holds, string(u.hold)), append(p.Parents, string(hold.Parent)), append(p.HoldSteps, string(hold.Step))
+	p.Amounts, p.PriceVersions, p.Lines = append(p.Amounts, int64(hold.Amount)), append(p.PriceVersions, hold.PriceVersion), append(p.Lines, string(lines))
+	p.Expires, p.HoldEntries = append(p.Expires, hold.Expires), append(p.HoldEntries, string(id.New[id.Entry]()))
+
+	for range rows.Seqs {
+		p.EventUnits = append(p.EventUnits, unit)
 	}
-	for _, s := range rows.Settled {
-		p.SettledStep, p.SettledSeq, p.SettledOutcome = string(s.ID), s.Seq, s.Outcome
-		p.SettledUsage, p.SettledCost, p.SettledError = s.Usage, int64(s.Cost), s.Error
+	p.Seqs, p.Ids, p.Types = append(p.Seqs, rows.Seqs...), append(p.Ids, rows.IDs...), append(p.Types, rows.Types...)
+	p.StepIds, p.Payloads = append(p.StepIds, rows.Steps...), append(p.Payloads, rows.Payloads...)
+
+	var intended journal.IntendedRow
+	if len(rows.Intended) > 0 {
+		intended = rows.Intended[0]
 	}
-	return p, nil
+	p.IntendedSteps, p.IntendedKinds = append(p.IntendedSteps, string(intended.ID)), append(p.IntendedKinds, intended.Kind)
+	p.IntendedKeys, p.IntendedSeqs = append(p.IntendedKeys, intended.EffectKey), append(p.IntendedSeqs, intended.Seq)
+	p.IntendedNames = append(p.IntendedNames, intended.Name)
+
+	settled := journal.SettledRow{Usage: json.RawMessage("{}")}
+	if len(rows.Settled) > 0 {
+		settled = rows.Settled[0]
+	}
+	p.SettledSteps, p.SettledSeqs = append(p.SettledSteps, string(settled.ID)), append(p.SettledSeqs, settled.Seq)
+	p.SettledOutcomes, p.SettledUsages = append(p.SettledOutcomes, settled.Outcome), append(p.SettledUsages, string(settled.Usage))
+	p.SettledCosts, p.SettledErrors = append(p.SettledCosts, int64(settled.Cost)), append(p.SettledErrors, string(settled.Error))
+
+	p.LastSeqs, p.Statuses, p.StopReasons = append(p.LastSeqs, u.LastSeq), append(p.Statuses, string(u.Status)), append(p.StopReasons, string(rows.StopReason))
+	p.Usages, p.Charged, p.Limits = append(p.Usages, string(rows.Usage)), append(p.Charged, int64(u.Charged)), append(p.Limits, string(rows.Limits))
+	p.ReleaseLeases = append(p.ReleaseLeases, u.releaseLease)
+
+	for _, span := range rows.Spans {
+		p.SpanUnits, p.Spans = append(p.SpanUnits, unit), append(p.Spans, span)
+	}
+	return nil
 }

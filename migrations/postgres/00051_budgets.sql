@@ -85,10 +85,10 @@ $$;
 -- +goose StatementEnd
 
 -- budget_room says which periods a hold would count in, and whether each blocking budget has room for it. Periods go by the database's
--- clock, so that no replica whose own clock is wrong finds a period that is not. What is given back by a settlement of the same unit counts
--- as free; what a ceiling holds already is not asked for again, but a budget that was lowered below what it holds refuses.
+-- clock, so that no replica whose own clock is wrong finds a period that is not. What is pending was decided in the same transaction and is not
+-- written yet; what a ceiling holds already is not asked for again, but a budget that was lowered below what it holds refuses.
 -- +goose StatementBegin
-CREATE FUNCTION budget_room(p_org text, p_scopes text[], p_amount bigint, p_counted budget_ref[], p_freed budget_ref[], p_freed_amount bigint,
+CREATE FUNCTION budget_room(p_org text, p_scopes text[], p_amount bigint, p_counted budget_ref[], p_pending budget_ref[], p_pending_amounts bigint[],
   OUT refs budget_ref[], OUT short text, OUT short_name text, OUT available bigint) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
   b record;
@@ -105,9 +105,7 @@ BEGIN
     INSERT INTO budget_periods (org_id, budget_id, starts_at) VALUES (p_org, b.id, b.starts) ON CONFLICT DO NOTHING;
     SELECT b.limit_nanos - p.spent_nanos - p.held_nanos INTO room FROM budget_periods p
       WHERE p.org_id = p_org AND p.budget_id = b.id AND p.starts_at = b.starts FOR NO KEY UPDATE;
-    IF ref = ANY (p_freed) THEN
-      room := room + p_freed_amount;
-    END IF;
+    room := room - coalesce((SELECT sum(w.amount) FROM unnest(p_pending, p_pending_amounts) w (budget, starts, amount) WHERE w.budget = b.id AND w.starts = b.starts), 0);
     IF b.action = 'block' AND room < (CASE WHEN counted THEN 0 ELSE p_amount END) THEN
       short := b.id;
       short_name := b.name;
@@ -200,7 +198,7 @@ BEGIN
     RETURN;
   END IF;
   SELECT s.budget_scopes INTO scopes FROM sessions s WHERE s.org_id = p_org AND s.id = p_session;
-  SELECT * INTO room FROM budget_room(p_org, scopes, p_amount, counted, '{}', 0);
+  SELECT * INTO room FROM budget_room(p_org, scopes, p_amount, counted, '{}', '{}');
   IF room.short IS NOT NULL THEN
     placed := false;
     available := room.available;
@@ -306,7 +304,7 @@ DROP FUNCTION budget_open(text, text);
 DROP FUNCTION ledger_settle(text, text, bigint, timestamptz, text, text, text);
 DROP FUNCTION ledger_place(text, text, text, text, text, bigint, text, jsonb, timestamptz, timestamptz, text);
 DROP TRIGGER ledger_apply ON ledger_transfers;
-DROP FUNCTION budget_room(text, text[], bigint, budget_ref[], budget_ref[], bigint);
+DROP FUNCTION budget_room(text, text[], bigint, budget_ref[], budget_ref[], bigint[]);
 DROP FUNCTION budget_period_start(text, text, timestamptz);
 DROP INDEX holds_expiring;
 DROP POLICY worker ON holds;

@@ -7,7 +7,6 @@ package gatedb
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"time"
 
@@ -18,175 +17,196 @@ var (
 	ErrBatchAlreadyClosed = errors.New("batch already closed")
 )
 
-const commitUnit = `-- name: CommitUnit :batchone
-SELECT u.outcome::text AS outcome, coalesce(u.available, 0)::bigint AS available, coalesce(u.short, '')::text AS short, coalesce(u.short_name, '')::text AS short_name
-FROM commit_unit(
-  p_org => $1, p_session => $2, p_project => $3, p_owner => $4, p_epoch => $5, p_seen => $6, p_policy => $7, p_wait => $8, p_now => $9,
-  p_settle_hold => $10, p_settle_amount => $11, p_used => $12, p_capture_entry => $13,
-  p_release_entry => $14, p_loss_entry => $15,
-  p_hold => $16, p_parent => $17, p_hold_step => $18, p_amount => $19, p_price_version => $20, p_lines => $21,
-  p_expires => $22, p_hold_entry => $23,
-  p_schema_version => $24, p_seqs => $25::bigint[], p_ids => $26::text[], p_types => $27::text[], p_step_ids => $28::text[],
-  p_payloads => $29::text[],
-  p_intended_step => $30, p_intended_kind => $31, p_intended_key => $32, p_intended_seq => $33,
-  p_intended_name => $34, p_intended_hold => $35,
-  p_settled_step => $36, p_settled_seq => $37, p_settled_outcome => $38, p_settled_usage => $39,
-  p_settled_cost => $40, p_settled_error => $41,
-  p_last_seq => $42, p_status => $43, p_stop_reason => $44, p_usage => $45, p_charged => $46, p_limits => $47,
-  p_release_lease => $48, p_spans => $49::text[]
+const commitUnits = `-- name: CommitUnits :batchmany
+SELECT u.unit::int AS unit, u.outcome::text AS outcome, u.available::bigint AS available, u.short::text AS short, u.short_name::text AS short_name
+FROM commit_units(
+  p_org => $1::text, p_wait => $2::boolean, p_schema_version => $3::smallint,
+  p_sessions => $4::text[], p_projects => $5::text[], p_owners => $6::text[], p_epochs => $7::bigint[], p_seen => $8::bigint[],
+  p_policies => $9::bigint[], p_nows => $10::timestamptz[],
+  p_settle_holds => $11::text[], p_settle_amounts => $12::bigint[], p_used => $13::bigint[],
+  p_capture_entries => $14::text[], p_release_entries => $15::text[], p_loss_entries => $16::text[],
+  p_holds => $17::text[], p_parents => $18::text[], p_hold_steps => $19::text[], p_amounts => $20::bigint[],
+  p_price_versions => $21::text[], p_lines => $22::text[], p_expires => $23::timestamptz[], p_hold_entries => $24::text[],
+  p_event_units => $25::int[], p_seqs => $26::bigint[], p_ids => $27::text[], p_types => $28::text[], p_step_ids => $29::text[],
+  p_payloads => $30::text[],
+  p_intended_steps => $31::text[], p_intended_kinds => $32::text[], p_intended_keys => $33::text[],
+  p_intended_seqs => $34::bigint[], p_intended_names => $35::text[],
+  p_settled_steps => $36::text[], p_settled_seqs => $37::bigint[], p_settled_outcomes => $38::text[],
+  p_settled_usages => $39::text[], p_settled_costs => $40::bigint[], p_settled_errors => $41::text[],
+  p_last_seqs => $42::bigint[], p_statuses => $43::text[], p_stop_reasons => $44::text[], p_usages => $45::text[],
+  p_charged => $46::bigint[], p_limits => $47::text[], p_release_leases => $48::boolean[],
+  p_span_units => $49::int[], p_spans => $50::text[]
 ) u
 `
 
-type CommitUnitBatchResults struct {
+type CommitUnitsBatchResults struct {
 	br     pgx.BatchResults
 	tot    int
 	closed bool
 }
 
-type CommitUnitParams struct {
-	Org            string
-	Session        string
-	Project        string
-	Owner          string
-	Epoch          int64
-	Seen           int64
-	Policy         int64
-	Wait           bool
-	Now            time.Time
-	SettleHold     string
-	SettleAmount   int64
-	Used           int64
-	CaptureEntry   string
-	ReleaseEntry   string
-	LossEntry      string
-	Hold           string
-	Parent         string
-	HoldStep       string
-	Amount         int64
-	PriceVersion   string
-	Lines          json.RawMessage
-	Expires        time.Time
-	HoldEntry      string
-	SchemaVersion  int16
-	Seqs           []int64
-	Ids            []string
-	Types          []string
-	StepIds        []string
-	Payloads       []string
-	IntendedStep   string
-	IntendedKind   string
-	IntendedKey    string
-	IntendedSeq    int64
-	IntendedName   string
-	IntendedHold   string
-	SettledStep    string
-	SettledSeq     int64
-	SettledOutcome string
-	SettledUsage   json.RawMessage
-	SettledCost    int64
-	SettledError   json.RawMessage
-	LastSeq        int64
-	Status         string
-	StopReason     json.RawMessage
-	Usage          json.RawMessage
-	Charged        int64
-	Limits         json.RawMessage
-	ReleaseLease   bool
-	Spans          []string
+type CommitUnitsParams struct {
+	Org             string
+	Wait            bool
+	SchemaVersion   int16
+	Sessions        []string
+	Projects        []string
+	Owners          []string
+	Epochs          []int64
+	Seen            []int64
+	Policies        []int64
+	Nows            []time.Time
+	SettleHolds     []string
+	SettleAmounts   []int64
+	Used            []int64
+	CaptureEntries  []string
+	ReleaseEntries  []string
+	LossEntries     []string
+	Holds           []string
+	Parents         []string
+	HoldSteps       []string
+	Amounts         []int64
+	PriceVersions   []string
+	Lines           []string
+	Expires         []time.Time
+	HoldEntries     []string
+	EventUnits      []int32
+	Seqs            []int64
+	Ids             []string
+	Types           []string
+	StepIds         []string
+	Payloads        []string
+	IntendedSteps   []string
+	IntendedKinds   []string
+	IntendedKeys    []string
+	IntendedSeqs    []int64
+	IntendedNames   []string
+	SettledSteps    []string
+	SettledSeqs     []int64
+	SettledOutcomes []string
+	SettledUsages   []string
+	SettledCosts    []int64
+	SettledErrors   []string
+	LastSeqs        []int64
+	Statuses        []string
+	StopReasons     []string
+	Usages          []string
+	Charged         []int64
+	Limits          []string
+	ReleaseLeases   []bool
+	SpanUnits       []int32
+	Spans           []string
 }
 
-type CommitUnitRow struct {
+type CommitUnitsRow struct {
+	Unit      int32
 	Outcome   string
 	Available int64
 	Short     string
 	ShortName string
 }
 
-// One session's next commit; see the function. As a batch is one implicit transaction, all units of it are written at one commit.
-func (q *Queries) CommitUnit(ctx context.Context, arg []CommitUnitParams) *CommitUnitBatchResults {
+// The next commits of sessions of one organisation; see the function. As a batch is one implicit transaction, all organisations of it are
+// written at one commit.
+func (q *Queries) CommitUnits(ctx context.Context, arg []CommitUnitsParams) *CommitUnitsBatchResults {
 	batch := &pgx.Batch{}
 	for _, a := range arg {
 		vals := []interface{}{
 			a.Org,
-			a.Session,
-			a.Project,
-			a.Owner,
-			a.Epoch,
-			a.Seen,
-			a.Policy,
 			a.Wait,
-			a.Now,
-			a.SettleHold,
-			a.SettleAmount,
+			a.SchemaVersion,
+			a.Sessions,
+			a.Projects,
+			a.Owners,
+			a.Epochs,
+			a.Seen,
+			a.Policies,
+			a.Nows,
+			a.SettleHolds,
+			a.SettleAmounts,
 			a.Used,
-			a.CaptureEntry,
-			a.ReleaseEntry,
-			a.LossEntry,
-			a.Hold,
-			a.Parent,
-			a.HoldStep,
-			a.Amount,
-			a.PriceVersion,
+			a.CaptureEntries,
+			a.ReleaseEntries,
+			a.LossEntries,
+			a.Holds,
+			a.Parents,
+			a.HoldSteps,
+			a.Amounts,
+			a.PriceVersions,
 			a.Lines,
 			a.Expires,
-			a.HoldEntry,
-			a.SchemaVersion,
+			a.HoldEntries,
+			a.EventUnits,
 			a.Seqs,
 			a.Ids,
 			a.Types,
 			a.StepIds,
 			a.Payloads,
-			a.IntendedStep,
-			a.IntendedKind,
-			a.IntendedKey,
-			a.IntendedSeq,
-			a.IntendedName,
-			a.IntendedHold,
-			a.SettledStep,
-			a.SettledSeq,
-			a.SettledOutcome,
-			a.SettledUsage,
-			a.SettledCost,
-			a.SettledError,
-			a.LastSeq,
-			a.Status,
-			a.StopReason,
-			a.Usage,
+			a.IntendedSteps,
+			a.IntendedKinds,
+			a.IntendedKeys,
+			a.IntendedSeqs,
+			a.IntendedNames,
+			a.SettledSteps,
+			a.SettledSeqs,
+			a.SettledOutcomes,
+			a.SettledUsages,
+			a.SettledCosts,
+			a.SettledErrors,
+			a.LastSeqs,
+			a.Statuses,
+			a.StopReasons,
+			a.Usages,
 			a.Charged,
 			a.Limits,
-			a.ReleaseLease,
+			a.ReleaseLeases,
+			a.SpanUnits,
 			a.Spans,
 		}
-		batch.Queue(commitUnit, vals...)
+		batch.Queue(commitUnits, vals...)
 	}
 	br := q.db.SendBatch(ctx, batch)
-	return &CommitUnitBatchResults{br, len(arg), false}
+	return &CommitUnitsBatchResults{br, len(arg), false}
 }
 
-func (b *CommitUnitBatchResults) QueryRow(f func(int, CommitUnitRow, error)) {
+func (b *CommitUnitsBatchResults) Query(f func(int, []CommitUnitsRow, error)) {
 	defer b.br.Close()
 	for t := 0; t < b.tot; t++ {
-		var i CommitUnitRow
+		var items []CommitUnitsRow
 		if b.closed {
 			if f != nil {
-				f(t, i, ErrBatchAlreadyClosed)
+				f(t, items, ErrBatchAlreadyClosed)
 			}
 			continue
 		}
-		row := b.br.QueryRow()
-		err := row.Scan(
-			&i.Outcome,
-			&i.Available,
-			&i.Short,
-			&i.ShortName,
-		)
+		err := func() error {
+			rows, err := b.br.Query()
+			if err != nil {
+				return err
+			}
+			defer rows.Close()
+			for rows.Next() {
+				var i CommitUnitsRow
+				if err := rows.Scan(
+					&i.Unit,
+					&i.Outcome,
+					&i.Available,
+					&i.Short,
+					&i.ShortName,
+				); err != nil {
+					return err
+				}
+				items = append(items, i)
+			}
+			return rows.Err()
+		}()
 		if f != nil {
-			f(t, i, err)
+			f(t, items, err)
 		}
 	}
 }
 
-func (b *CommitUnitBatchResults) Close() error {
+func (b *CommitUnitsBatchResults) Close() error {
 	b.closed = true
 	return b.br.Close()
 }

@@ -1,18 +1,22 @@
--- name: CommitUnit :batchone
--- One session's next commit; see the function. As a batch is one implicit transaction, all units of it are written at one commit.
-SELECT u.outcome::text AS outcome, coalesce(u.available, 0)::bigint AS available, coalesce(u.short, '')::text AS short, coalesce(u.short_name, '')::text AS short_name
-FROM commit_unit(
-  p_org => @org, p_session => @session, p_project => @project, p_owner => @owner, p_epoch => @epoch, p_seen => @seen, p_policy => @policy, p_wait => @wait, p_now => @now,
-  p_settle_hold => @settle_hold, p_settle_amount => @settle_amount, p_used => @used, p_capture_entry => @capture_entry,
-  p_release_entry => @release_entry, p_loss_entry => @loss_entry,
-  p_hold => @hold, p_parent => @parent, p_hold_step => @hold_step, p_amount => @amount, p_price_version => @price_version, p_lines => @lines,
-  p_expires => @expires, p_hold_entry => @hold_entry,
-  p_schema_version => @schema_version, p_seqs => @seqs::bigint[], p_ids => @ids::text[], p_types => @types::text[], p_step_ids => @step_ids::text[],
+-- name: CommitUnits :batchmany
+-- The next commits of sessions of one organisation; see the function. As a batch is one implicit transaction, all organisations of it are
+-- written at one commit.
+SELECT u.unit::int AS unit, u.outcome::text AS outcome, u.available::bigint AS available, u.short::text AS short, u.short_name::text AS short_name
+FROM commit_units(
+  p_org => @org::text, p_wait => @wait::boolean, p_schema_version => @schema_version::smallint,
+  p_sessions => @sessions::text[], p_projects => @projects::text[], p_owners => @owners::text[], p_epochs => @epochs::bigint[], p_seen => @seen::bigint[],
+  p_policies => @policies::bigint[], p_nows => @nows::timestamptz[],
+  p_settle_holds => @settle_holds::text[], p_settle_amounts => @settle_amounts::bigint[], p_used => @used::bigint[],
+  p_capture_entries => @capture_entries::text[], p_release_entries => @release_entries::text[], p_loss_entries => @loss_entries::text[],
+  p_holds => @holds::text[], p_parents => @parents::text[], p_hold_steps => @hold_steps::text[], p_amounts => @amounts::bigint[],
+  p_price_versions => @price_versions::text[], p_lines => @lines::text[], p_expires => @expires::timestamptz[], p_hold_entries => @hold_entries::text[],
+  p_event_units => @event_units::int[], p_seqs => @seqs::bigint[], p_ids => @ids::text[], p_types => @types::text[], p_step_ids => @step_ids::text[],
   p_payloads => @payloads::text[],
-  p_intended_step => @intended_step, p_intended_kind => @intended_kind, p_intended_key => @intended_key, p_intended_seq => @intended_seq,
-  p_intended_name => @intended_name, p_intended_hold => @intended_hold,
-  p_settled_step => @settled_step, p_settled_seq => @settled_seq, p_settled_outcome => @settled_outcome, p_settled_usage => @settled_usage,
-  p_settled_cost => @settled_cost, p_settled_error => sqlc.narg(settled_error),
-  p_last_seq => @last_seq, p_status => @status, p_stop_reason => sqlc.narg(stop_reason), p_usage => @usage, p_charged => @charged, p_limits => @limits,
-  p_release_lease => @release_lease, p_spans => @spans::text[]
+  p_intended_steps => @intended_steps::text[], p_intended_kinds => @intended_kinds::text[], p_intended_keys => @intended_keys::text[],
+  p_intended_seqs => @intended_seqs::bigint[], p_intended_names => @intended_names::text[],
+  p_settled_steps => @settled_steps::text[], p_settled_seqs => @settled_seqs::bigint[], p_settled_outcomes => @settled_outcomes::text[],
+  p_settled_usages => @settled_usages::text[], p_settled_costs => @settled_costs::bigint[], p_settled_errors => @settled_errors::text[],
+  p_last_seqs => @last_seqs::bigint[], p_statuses => @statuses::text[], p_stop_reasons => @stop_reasons::text[], p_usages => @usages::text[],
+  p_charged => @charged::bigint[], p_limits => @limits::text[], p_release_leases => @release_leases::boolean[],
+  p_span_units => @span_units::int[], p_spans => @spans::text[]
 ) u;
