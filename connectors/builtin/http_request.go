@@ -211,8 +211,9 @@ func (o Outside) send(ctx context.Context, g gate.Grant, a requestArgs) (connect
 		return connectors.Failed("Nothing was sent. This agent may not reach %s. Hosts that it may reach: %s.", target.Origin(), rules), nil
 	}
 	res, err := o.Client.Do(ctx, egress.Request{
-		// The decision was about this host. A redirect to another one is another request, with a decision of its own.
-		Method: a.Method, URL: a.URL, Header: h, Body: []byte(a.Body), Rules: rules.Narrow(target.Host), Redirects: egress.MaxRedirects, Timeout: a.limit(), MaxBody: maxShownBody,
+		// The decision was about this address. Where a redirect leads is another request, with a decision of its own: rules tell paths apart, not
+		// only hosts.
+		Method: a.Method, URL: a.URL, Header: h, Body: []byte(a.Body), Rules: rules.Narrow(target.Host), Redirects: 0, Timeout: a.limit(), MaxBody: maxShownBody,
 	})
 	var refusal *egress.Refusal
 	var failure *egress.Failure
@@ -251,9 +252,6 @@ func unanswered(a requestArgs, f *egress.Failure, key string) connectors.Result 
 func shapeResponse(a requestArgs, res *egress.Response) connectors.Result {
 	var b strings.Builder
 	fmt.Fprintf(&b, "HTTP %d %s\n", res.Status, http.StatusText(res.Status))
-	if len(res.Redirects) > 0 {
-		fmt.Fprintf(&b, "[answered by %s, after %d redirects]\n", res.URL, len(res.Redirects))
-	}
 	writeHeaders(&b, res.Header)
 	b.WriteByte('\n')
 	switch {
@@ -267,12 +265,11 @@ func shapeResponse(a requestArgs, res *egress.Response) connectors.Result {
 			fmt.Fprintf(&b, "\n[The body is longer: only its first %d bytes are shown, and the rest was not kept. Ask for a part of it.]", len(res.Body))
 		}
 	}
-	if res.NotFollowed != nil && res.NotFollowed.Code == egress.NotAllowed {
-		b.WriteString("\n[This redirect leads to another host or port, and was not followed. If you may reach it, send a request there.]")
-	} else if res.NotFollowed != nil {
-		fmt.Fprintf(&b, "\n[This redirect was not followed. %s]", res.NotFollowed.Message)
+	elsewhere := res.Status >= 300 && res.Status < 400 && res.Header.Get("Location") != ""
+	if elsewhere {
+		b.WriteString("\n[This redirect was not followed: where it leads is another request, and is decided on as one. If you may reach it, send a request to the location above.]")
 	}
-	return connectors.Result{Text: connectors.Clean([]byte(b.String())), IsError: res.Status >= 400 || res.NotFollowed != nil}
+	return connectors.Result{Text: connectors.Clean([]byte(b.String())), IsError: res.Status >= 400 || elsewhere}
 }
 
 func size(res *egress.Response) string {

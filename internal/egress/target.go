@@ -59,6 +59,12 @@ func targetOf(u *url.URL) (Target, error) {
 	t := Target{Scheme: u.Scheme, Host: host, Port: port}
 	clean := *u
 	clean.Host, clean.Fragment, clean.RawFragment = t.authority(), "", ""
+	if clean.RawPath, err = onePath(u.EscapedPath()); err != nil {
+		return Target{}, err
+	}
+	if clean.Path, err = url.PathUnescape(clean.RawPath); err != nil {
+		return Target{}, refuse(BadURL, "The address's path can't be read.")
+	}
 	t.url = &clean
 	return t, nil
 }
@@ -73,8 +79,8 @@ func (t Target) authority() string {
 // String is the whole address in its one spelling, without a fragment.
 func (t Target) String() string { return t.url.String() }
 
-// WithoutQuery is the address up to and with the path, which is what rules look at; a query may hold a secret.
-func (t Target) WithoutQuery() string { return t.Origin() + t.url.EscapedPath() }
+// WithoutQuery is the address up to and with the path, in the spelling that rules look at; a query may hold a secret.
+func (t Target) WithoutQuery() string { return t.Origin() + forRules(t.url.EscapedPath()) }
 
 // Origin is the address up to and with the port: what may be shown where the rest may hold a secret.
 func (t Target) Origin() string { return t.Scheme + "://" + t.authority() }
