@@ -2,12 +2,13 @@
 package provider
 
 import (
-	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -25,6 +26,7 @@ type Provider struct {
 	hold chan struct{}
 	// misbehave may answer in place of the provider; it returns false to leave the answer to it.
 	misbehave func(w http.ResponseWriter, r *http.Request) bool
+	scripts   map[string]*script
 }
 
 // New starts a provider, and ends it with the test.
@@ -57,12 +59,10 @@ func (p *Provider) complete(w http.ResponseWriter, r *http.Request) {
 	if misbehave != nil && misbehave(w, r) {
 		return
 	}
-	var req struct {
-		Messages []struct {
-			Content any `json:"content"`
-		} `json:"messages"`
+	body, err := io.ReadAll(r.Body)
+	if err != nil || p.perform(w, r, body) {
+		return
 	}
-	_ = json.NewDecoder(r.Body).Decode(&req)
 	w.Header().Set("Content-Type", "text/event-stream")
 	for _, data := range []string{
 		`{"id":"c1","object":"chat.completion.chunk","model":"parrot-1","choices":[{"index":0,"delta":{"role":"assistant","content":"Hello from "},"finish_reason":null}]}`,
@@ -95,11 +95,13 @@ func (p *Provider) WaitForCall(t testing.TB, n int) {
 	require.Eventually(t, func() bool { return len(p.Keys()) > n }, 30*time.Second, 20*time.Millisecond, "no further model call reached the provider")
 }
 
-// Environment makes an instance use the provider.
-func (p *Provider) Environment(t testing.TB) []string {
+// Environment makes an instance use the provider, with further entries of its price table.
+func (p *Provider) Environment(t testing.TB, prices ...string) []string {
 	t.Helper()
-	prices := filepath.Join(t.TempDir(), "prices.json")
-	require.NoError(t, os.WriteFile(prices, []byte(`{"version":"test","currency":"USD","entries":[
-		{"kind":"model","ref":"openai/parrot","effective_from":"2026-01-01T00:00:00Z","nanos":{"input_token":100,"output_token":1000}}]}`), 0o600))
-	return []string{"AMBIT_OPENAI_BASE_URL=" + p.URL + "/v1", "AMBIT_PRICES_FILE=" + prices}
+	entries := append([]string{
+		`{"kind":"model","ref":"openai/parrot","effective_from":"2026-01-01T00:00:00Z","nanos":{"input_token":100,"output_token":1000}}`,
+	}, prices...)
+	file := filepath.Join(t.TempDir(), "prices.json")
+	require.NoError(t, os.WriteFile(file, []byte(`{"version":"test","currency":"USD","entries":[`+strings.Join(entries, ",")+`]}`), 0o600))
+	return []string{"AMBIT_OPENAI_BASE_URL=" + p.URL + "/v1", "AMBIT_PRICES_FILE=" + file}
 }
