@@ -28,6 +28,15 @@ func (a *API) ledgerRoutes() []Route {
 			Summary: "Get a ledger entry", Endpoint: read(a.getEntry),
 		},
 		{
+			ID: "ledger.holds.list", Method: http.MethodGet, Path: "/v1/ledger/holds", Permission: tenants.LedgerRead, Tag: tag,
+			Summary: "List holds", Description: "Newest first. A hold is money reserved before an effect, or a session's price ceiling. unsettled: its time ran out before its effect was settled; it still counts. A request that is bound to a project sees those of the project's sessions.",
+			Errors: []string{slugPage}, Endpoint: read(a.listHolds),
+		},
+		{
+			ID: "ledger.holds.get", Method: http.MethodGet, Path: "/v1/ledger/holds/{hold_id}", Permission: tenants.LedgerRead, Tag: tag,
+			Summary: "Get a hold", Endpoint: read(a.getHold),
+		},
+		{
 			ID: "ledger.accounts.list", Method: http.MethodGet, Path: "/v1/ledger/accounts", Permission: tenants.LedgerRead, Tag: tag,
 			Summary: "List the accounts", Description: "With their balances. Takes a key of the whole organisation. " + accounts, Errors: []string{slugDenied}, Endpoint: read(a.listAccounts),
 		},
@@ -128,4 +137,69 @@ func (a *API) listAccounts(ctx context.Context, tx pgx.Tx, _ struct{}) (Page[Led
 		out.Data = append(out.Data, LedgerAccount{Name: string(b.Account), Type: "ledger_account", Balance: b.Balance})
 	}
 	return out, nil
+}
+
+// LedgerHold is money reserved, and what came of it.
+type LedgerHold struct {
+	ID           id.Hold     `json:"id"`
+	Type         string      `json:"type" const:"hold"`
+	Status       string      `json:"status" enum:"held,unsettled,captured,released" doc:"unsettled: its time ran out before its effect was settled; it still counts."`
+	Amount       money.Nanos `json:"amount"`
+	Carved       money.Nanos `json:"carved" doc:"Of a price ceiling: what the holds of its effects have taken out of it now."`
+	Captured     money.Nanos `json:"captured"`
+	Released     money.Nanos `json:"released"`
+	SessionID    id.Session  `json:"session_id"`
+	StepID       *id.Step    `json:"step_id" doc:"null for a session's price ceiling."`
+	ParentID     *id.Hold    `json:"parent_id" doc:"The price ceiling from which it was carved."`
+	PriceVersion string      `json:"price_table_version"`
+	ExpiresAt    Time        `json:"expires_at"`
+	CreatedAt    Time        `json:"created_at"`
+	SettledAt    *Time       `json:"settled_at"`
+}
+
+func ledgerHoldFrom(h billing.HoldRecord) LedgerHold {
+	return LedgerHold{
+		ID: h.ID, Type: "hold", Status: h.State, Amount: h.Amount, Carved: h.Carved, Captured: h.Captured, Released: h.Released, SessionID: h.Session,
+		StepID: idPtr(h.Step), ParentID: idPtr(h.Parent), PriceVersion: h.PriceVersion, ExpiresAt: Time(h.ExpiresAt), CreatedAt: Time(h.CreatedAt), SettledAt: timePtr(h.SettledAt),
+	}
+}
+
+type listHoldsIn struct {
+	LongPaging
+	projectFilter
+	SessionID id.Session `query:"session_id" doc:"Only holds of this session."`
+	Statuses  []string   `query:"statuses[]" enum:"held,unsettled,captured,released" maxitems:"4"`
+}
+
+func (a *API) listHolds(ctx context.Context, tx pgx.Tx, in listHoldsIn) (Page[LedgerHold], error) {
+	var none Page[LedgerHold]
+	project, err := in.project(ctx)
+	if err != nil {
+		return none, err
+	}
+	after, err := positionID[id.Hold](in.place)
+	if err != nil {
+		return none, err
+	}
+	list, err := billing.Holds(ctx, tx, principal.From(ctx).Org, billing.HoldFilter{Session: in.SessionID, Project: project, States: in.Statuses, After: after, Limit: in.place.fetch()})
+	if err != nil {
+		return none, err
+	}
+	return pageOf(in.place, list, func(h billing.HoldRecord) string { return string(h.ID) }, ledgerHoldFrom), nil
+}
+
+type holdIn struct {
+	Hold id.Hold `path:"hold_id"`
+}
+
+func (a *API) getHold(ctx context.Context, tx pgx.Tx, in holdIn) (LedgerHold, error) {
+	who := principal.From(ctx)
+	h, project, err := billing.FindHold(ctx, tx, who.Org, in.Hold)
+	if err != nil {
+		return LedgerHold{}, err
+	}
+	if who.Project != "" && project != who.Project {
+		return LedgerHold{}, fault.NotFound()
+	}
+	return ledgerHoldFrom(h), nil
 }

@@ -79,6 +79,10 @@ func (w *world) addMoney() {
 	var entries struct{ Data []struct{ ID string } }
 	w.askWith(w.orgKey, "GET", "/v1/ledger/entries?kind=grant", "").into(w.t, &entries)
 	w.ids["entry_id"] = entries.Data[0].ID
+	_, begun := w.newSession(`{"agent":{"model":"ambit/scripted"},"input":"x","mode":"async","limits":{"max_cost":{"amount":"0.10","currency":"USD"}}}`)
+	var holds struct{ Data []struct{ ID string } }
+	w.ask("GET", "/v1/ledger/holds?session_id="+string(begun.SessionID), "").into(w.t, &holds)
+	w.ids["hold_id"] = holds.Data[0].ID
 }
 
 // fill puts ids into a route's path.
@@ -94,6 +98,7 @@ func never() map[string]string {
 		"permission_id": string(id.New[id.Permission]()), "role_id": string(id.New[id.Role]()), "member_id": string(id.New[id.Member]()), "preset": "web-client", "invitation_id": string(id.New[id.Invitation]()),
 		"webhook_id": string(id.New[id.Webhook]()), "delivery_id": string(id.New[id.Delivery]()),
 		"budget_id": string(id.New[id.Budget]()), "entry_id": string(id.New[id.Entry]()),
+		"hold_id": string(id.New[id.Hold]()),
 	}
 }
 
@@ -158,6 +163,8 @@ var cases = map[string]struct {
 	"ledger.entries.list":           {foreign: "own"},
 	"ledger.entries.get":            {foreign: "404"},
 	"ledger.accounts.list":          {foreign: "own"},
+	"ledger.holds.list":             {foreign: "own"},
+	"ledger.holds.get":              {foreign: "404"},
 	"webhooks.create":               {body: `{"url":"https://example.com/hook","event_types":["*"],"project_id":"{project_id}"}`, foreign: "404"},
 	"webhooks.list":                 {foreign: "own"},
 	"webhooks.get":                  {foreign: "404"},
@@ -307,7 +314,7 @@ func (w *world) snapshot() string {
 		"/v1/agents?include_archived=true", "/v1/sessions?include_archived=true", "/v1/projects?include_archived=true", "/v1/organization",
 		"/v1/agents/" + w.ids["agent_id"] + "/aliases", "/v1/sessions/" + w.ids["session_id"] + "/events",
 		"/v1/permissions", "/v1/permissions/tags", "/v1/roles", "/v1/members", "/v1/invitations",
-		"/v1/budgets", "/v1/ledger/entries", "/v1/ledger/accounts",
+		"/v1/budgets", "/v1/ledger/entries", "/v1/ledger/accounts", "/v1/ledger/holds",
 		"/v1/webhooks", "/v1/webhooks/" + w.ids["webhook_id"] + "/deliveries",
 	} {
 		res := w.askWith(w.orgKey, "GET", path, "")

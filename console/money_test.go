@@ -252,6 +252,18 @@ func TestThePageAndTheTableShowTheSameCents(t *testing.T) {
 	require.Contains(t, body, `title="0.001293001 USD"`, "the account's balance")
 	_, body = get(t, c, w.URL+ada.path+"/sessions/"+string(session)+"?tab=cost")
 	require.Contains(t, body, `title="0.001281001 USD"`)
+	require.False(t, strings.Contains(body, "Unsettled"))
+	require.NoError(t, w.db.InTx(ada.ctx(t), ada.Organization.ID, func(tx pgx.Tx) error {
+		hold, _, err := billing.Place(ada.ctx(t), tx, time.Now(), ada.Organization.ID, billing.HoldRequest{Session: session, Step: id.New[id.Step](), Amount: 75 * money.Cent, Expires: time.Now()})
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(ada.ctx(t), "UPDATE holds SET state = 'unsettled' WHERE id = $1", hold)
+		return err
+	}))
+	_, body = get(t, c, w.URL+ada.path+"/ledger")
+	require.True(t, strings.Contains(body, "$0.75 of what is held is for 1 effect of which nothing was heard"))
+	_, body = get(t, c, w.URL+ada.path+"/sessions/"+string(session)+"?tab=cost")
 	for _, odd := range []string{"/usage?by=colour&since=ever&agent=x&project=y", "/ledger?account=pockets&kind=gift&after=x", "/usage?since=24h", "/usage?model=" + strings.Repeat("x", 3000), "/budgets?after=x"} {
 		status, _ := get(t, c, w.URL+ada.path+odd)
 		require.Equal(t, 200, status, odd)

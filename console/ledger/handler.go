@@ -9,6 +9,7 @@ import (
 
 	"ambit.dev/ambit/billing"
 	"ambit.dev/ambit/console/page"
+	"ambit.dev/ambit/console/ui"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/postgres"
 	"ambit.dev/ambit/tenants"
@@ -76,6 +77,10 @@ func (h *Handler) show(c echo.Context) error {
 		if err != nil {
 			return err
 		}
+		unsettled, holds, err := billing.Unsettled(ctx, tx, p.Org)
+		if err != nil {
+			return err
+		}
 		var found []billing.Transfer
 		if !q.wrong {
 			found, err = billing.Entries(ctx, tx, p.Org, billing.EntryFilter{
@@ -97,6 +102,9 @@ func (h *Handler) show(c echo.Context) error {
 			return err
 		}
 		v = newView(p, q, balances, found, names)
+		if holds > 0 {
+			v.Unsettled = unsettled.Display() + " of what is held is for " + ui.Plural(holds, "effect", "effects") + " of which nothing was heard in time. It still counts, until an answer settles it."
+		}
 		return nil
 	})
 	if err != nil {

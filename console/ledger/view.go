@@ -36,8 +36,10 @@ type view struct {
 	Filtered bool
 	Clear    string
 	Problem  string
-	Pager    ui.PagerProps
-	Account  string
+	// Unsettled says what is held for effects of which nothing was heard, empty when there is nothing.
+	Unsettled string
+	Pager     ui.PagerProps
+	Account   string
 }
 
 var accountWords = map[billing.Account]string{

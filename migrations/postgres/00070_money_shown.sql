@@ -6,6 +6,9 @@ CREATE INDEX ledger_captures ON ledger_transfers (org_id, created_at) WHERE kind
 -- Credit and losses are few among many: a page of them must not read the whole ledger.
 CREATE INDEX ledger_rare ON ledger_transfers (org_id, id) WHERE kind IN ('grant', 'revocation', 'loss');
 
+-- What is held for effects of which nothing was heard in time: it is looked for on each page about the ledger, and there is little of it.
+CREATE INDEX holds_unsettled ON holds (org_id, id) WHERE state = 'unsettled';
+
 -- The pass that tells of alerts only finds the organisations that have some; it writes as each of them.
 REVOKE UPDATE ON budget_alerts FROM ambit_worker;
 
@@ -85,5 +88,6 @@ DROP TRIGGER zone_changes_budgets ON organizations;
 DROP FUNCTION ambit_zone_changes_budgets();
 DROP FUNCTION budget_reopen(text, text);
 GRANT UPDATE ON budget_alerts TO ambit_worker;
+DROP INDEX holds_unsettled;
 DROP INDEX ledger_rare;
 DROP INDEX ledger_captures;

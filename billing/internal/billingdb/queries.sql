@@ -201,6 +201,28 @@ WHERE NOT @after::bool OR (u.starts_at, u.project, u.agent, u.model, u.tool, u.k
   > (@after_starts::timestamptz, @after_project::text, @after_agent::text, @after_model::text, @after_tool::text, @after_key::text, @after_member::text)
 GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 3, 4, 5, 6, 7 LIMIT @row_limit;
 
+-- name: ListHolds :many
+-- Holds newest first: of one session, one project or some states when they are named.
+SELECT h.id, h.parent_id, h.session_id, h.step_id, h.amount_nanos, h.carved_nanos, h.captured_nanos, h.released_nanos, h.state, h.price_version, h.expires_at, h.created_at, h.settled_at
+FROM holds h
+WHERE h.org_id = @org_id AND (@before_id::text = '' OR h.id < @before_id::text)
+  AND (@session_id::text = '' OR h.session_id = @session_id::text)
+  AND (cardinality(@states::text[]) = 0 OR h.state = ANY (@states::text[]))
+  AND (@project_id::text = '' OR EXISTS (SELECT FROM sessions s WHERE s.org_id = h.org_id AND s.id = h.session_id AND s.project_id = @project_id::text))
+ORDER BY h.id DESC LIMIT @row_limit;
+
+-- name: HoldAndProject :one
+SELECT h.id, h.parent_id, h.session_id, h.step_id, h.amount_nanos, h.carved_nanos, h.captured_nanos, h.released_nanos, h.state, h.price_version, h.expires_at, h.created_at, h.settled_at,
+  coalesce(s.project_id, '')::text AS project_id
+FROM holds h LEFT JOIN sessions s ON s.org_id = h.org_id AND s.id = h.session_id
+WHERE h.org_id = @org_id AND h.id = @id;
+
+-- name: Unsettled :one
+-- What is held for effects of which nothing was heard in time. What is carved from a ceiling is a part of it.
+SELECT coalesce(sum(h.amount_nanos - h.captured_nanos - h.released_nanos), 0)::bigint AS open_nanos, count(*)::bigint AS holds
+FROM holds h WHERE h.org_id = @org_id AND h.state = 'unsettled' AND NOT EXISTS (
+  SELECT FROM holds p WHERE p.org_id = h.org_id AND p.id = h.parent_id AND p.state = 'unsettled');
+
 -- name: Names :many
 -- What people call the things of one organisation that are named by id.
 SELECT x.id::text AS id, x.name::text AS name FROM (

@@ -366,6 +366,57 @@ func (q *Queries) GetHold(ctx context.Context, arg GetHoldParams) (Hold, error) 
 	return i, err
 }
 
+const holdAndProject = `-- name: HoldAndProject :one
+SELECT h.id, h.parent_id, h.session_id, h.step_id, h.amount_nanos, h.carved_nanos, h.captured_nanos, h.released_nanos, h.state, h.price_version, h.expires_at, h.created_at, h.settled_at,
+  coalesce(s.project_id, '')::text AS project_id
+FROM holds h LEFT JOIN sessions s ON s.org_id = h.org_id AND s.id = h.session_id
+WHERE h.org_id = $1 AND h.id = $2
+`
+
+type HoldAndProjectParams struct {
+	OrgID id.Org
+	ID    id.Hold
+}
+
+type HoldAndProjectRow struct {
+	ID            id.Hold
+	ParentID      *string
+	SessionID     id.Session
+	StepID        *string
+	AmountNanos   money.Nanos
+	CarvedNanos   money.Nanos
+	CapturedNanos money.Nanos
+	ReleasedNanos money.Nanos
+	State         string
+	PriceVersion  string
+	ExpiresAt     time.Time
+	CreatedAt     time.Time
+	SettledAt     *time.Time
+	ProjectID     string
+}
+
+func (q *Queries) HoldAndProject(ctx context.Context, arg HoldAndProjectParams) (HoldAndProjectRow, error) {
+	row := q.db.QueryRow(ctx, holdAndProject, arg.OrgID, arg.ID)
+	var i HoldAndProjectRow
+	err := row.Scan(
+		&i.ID,
+		&i.ParentID,
+		&i.SessionID,
+		&i.StepID,
+		&i.AmountNanos,
+		&i.CarvedNanos,
+		&i.CapturedNanos,
+		&i.ReleasedNanos,
+		&i.State,
+		&i.PriceVersion,
+		&i.ExpiresAt,
+		&i.CreatedAt,
+		&i.SettledAt,
+		&i.ProjectID,
+	)
+	return i, err
+}
+
 const insertBudget = `-- name: InsertBudget :exec
 INSERT INTO budgets (org_id, id, name, scope, limit_nanos, period, action, alerts, created_by, created_at, updated_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)
@@ -584,6 +635,83 @@ func (q *Queries) ListEntries(ctx context.Context, arg ListEntriesParams) ([]Lis
 			&i.StepID,
 			&i.Note,
 			&i.CreatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listHolds = `-- name: ListHolds :many
+SELECT h.id, h.parent_id, h.session_id, h.step_id, h.amount_nanos, h.carved_nanos, h.captured_nanos, h.released_nanos, h.state, h.price_version, h.expires_at, h.created_at, h.settled_at
+FROM holds h
+WHERE h.org_id = $1 AND ($2::text = '' OR h.id < $2::text)
+  AND ($3::text = '' OR h.session_id = $3::text)
+  AND (cardinality($4::text[]) = 0 OR h.state = ANY ($4::text[]))
+  AND ($5::text = '' OR EXISTS (SELECT FROM sessions s WHERE s.org_id = h.org_id AND s.id = h.session_id AND s.project_id = $5::text))
+ORDER BY h.id DESC LIMIT $6
+`
+
+type ListHoldsParams struct {
+	OrgID     id.Org
+	BeforeID  string
+	SessionID string
+	States    []string
+	ProjectID string
+	RowLimit  int32
+}
+
+type ListHoldsRow struct {
+	ID            id.Hold
+	ParentID      *string
+	SessionID     id.Session
+	StepID        *string
+	AmountNanos   money.Nanos
+	CarvedNanos   money.Nanos
+	CapturedNanos money.Nanos
+	ReleasedNanos money.Nanos
+	State         string
+	PriceVersion  string
+	ExpiresAt     time.Time
+	CreatedAt     time.Time
+	SettledAt     *time.Time
+}
+
+// Holds newest first: of one session, one project or some states when they are named.
+func (q *Queries) ListHolds(ctx context.Context, arg ListHoldsParams) ([]ListHoldsRow, error) {
+	rows, err := q.db.Query(ctx, listHolds,
+		arg.OrgID,
+		arg.BeforeID,
+		arg.SessionID,
+		arg.States,
+		arg.ProjectID,
+		arg.RowLimit,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListHoldsRow
+	for rows.Next() {
+		var i ListHoldsRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.ParentID,
+			&i.SessionID,
+			&i.StepID,
+			&i.AmountNanos,
+			&i.CarvedNanos,
+			&i.CapturedNanos,
+			&i.ReleasedNanos,
+			&i.State,
+			&i.PriceVersion,
+			&i.ExpiresAt,
+			&i.CreatedAt,
+			&i.SettledAt,
 		); err != nil {
 			return nil, err
 		}
@@ -1197,6 +1325,25 @@ func (q *Queries) SumTransfers(ctx context.Context, orgID id.Org) ([]SumTransfer
 		return nil, err
 	}
 	return items, nil
+}
+
+const unsettled = `-- name: Unsettled :one
+SELECT coalesce(sum(h.amount_nanos - h.captured_nanos - h.released_nanos), 0)::bigint AS open_nanos, count(*)::bigint AS holds
+FROM holds h WHERE h.org_id = $1 AND h.state = 'unsettled' AND NOT EXISTS (
+  SELECT FROM holds p WHERE p.org_id = h.org_id AND p.id = h.parent_id AND p.state = 'unsettled')
+`
+
+type UnsettledRow struct {
+	OpenNanos int64
+	Holds     int64
+}
+
+// What is held for effects of which nothing was heard in time. What is carved from a ceiling is a part of it.
+func (q *Queries) Unsettled(ctx context.Context, orgID id.Org) (UnsettledRow, error) {
+	row := q.db.QueryRow(ctx, unsettled, orgID)
+	var i UnsettledRow
+	err := row.Scan(&i.OpenNanos, &i.Holds)
+	return i, err
 }
 
 const updateBudget = `-- name: UpdateBudget :execrows
