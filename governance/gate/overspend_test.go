@@ -44,6 +44,22 @@ func (s *scene) crowd(n int) []journal.Lease {
 	return leases
 }
 
+// gather holds up all transactions before their first look at a session, until so many wait; the returned function waits for that and lets them
+// go at once.
+func (s *scene) gather(n int) func() {
+	s.t.Helper()
+	conn, err := pgx.Connect(s.t.Context(), s.owner)
+	require.NoError(s.t, err)
+	s.t.Cleanup(func() { _ = conn.Close(context.Background()) })
+	_, err = conn.Exec(s.t.Context(), "BEGIN; LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE")
+	require.NoError(s.t, err)
+	return func() {
+		require.Eventually(s.t, func() bool { return s.waiting() >= n }, 20*time.Second, 5*time.Millisecond)
+		_, err := conn.Exec(s.t.Context(), "COMMIT")
+		require.NoError(s.t, err)
+	}
+}
+
 // Three committers, each with connections of its own as processes have, two hundred callers at each, and a budget for ten.
 func TestSixHundredCallersSpendNoMoreThanABudgetForTen(t *testing.T) {
 	const processes, callers, fit = 3, 200, 10
@@ -54,6 +70,7 @@ func TestSixHundredCallersSpendNoMoreThanABudgetForTen(t *testing.T) {
 	for i, l := range leases {
 		units[i], _ = s.begun(l, proposal())
 	}
+	together := s.gather(2 * processes)
 	var (
 		wg       sync.WaitGroup
 		mu       sync.Mutex
@@ -83,6 +100,7 @@ func TestSixHundredCallersSpendNoMoreThanABudgetForTen(t *testing.T) {
 			})
 		}
 	}
+	together()
 	wg.Wait()
 	require.NoError(t, errors.Join(failed...))
 	require.Equal(t, fit, admitted, "a budget for ten admits exactly ten")

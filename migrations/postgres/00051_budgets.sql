@@ -221,7 +221,7 @@ END $$;
 -- +goose StatementEnd
 
 -- ledger_settle captures what an effect used, at most its hold, and releases the rest; what was used above the hold is booked as the
--- platform's loss. A hold is settled once: state says what a second call found. Locks go parent, child, accounts, as in commit_unit.
+-- platform's loss. A hold is settled once: state says what a second call found. Locks go parent, child, accounts, as in commit_units.
 -- +goose StatementBegin
 CREATE FUNCTION ledger_settle(
   p_org text, p_hold text, p_used bigint, p_now timestamptz, p_capture text, p_release text, p_loss text,
