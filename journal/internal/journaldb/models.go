@@ -26,14 +26,16 @@ type Event struct {
 }
 
 type Receipt struct {
-	OrgID       id.Org
-	ID          string
-	SessionID   id.Session
-	Kind        string
-	Body        json.RawMessage
-	Signature   *string
-	CreatedAt   time.Time
-	CompletedAt *time.Time
+	OrgID         id.Org
+	ID            string
+	SessionID     id.Session
+	Kind          string
+	Body          json.RawMessage
+	Signature     *string
+	CreatedAt     time.Time
+	CompletedAt   *time.Time
+	StopID        *string
+	RootSessionID *string
 }
 
 type Session struct {

@@ -186,7 +186,7 @@ func (q *Queries) GetEvent(ctx context.Context, arg GetEventParams) (Event, erro
 }
 
 const getReceipt = `-- name: GetReceipt :one
-SELECT org_id, id, session_id, kind, body, signature, created_at, completed_at FROM receipts WHERE org_id = $1 AND session_id = $2 AND kind = 'kill'
+SELECT org_id, id, session_id, kind, body, signature, created_at, completed_at, stop_id, root_session_id FROM receipts WHERE org_id = $1 AND session_id = $2 AND kind = 'kill'
 `
 
 type GetReceiptParams struct {
@@ -206,6 +206,8 @@ func (q *Queries) GetReceipt(ctx context.Context, arg GetReceiptParams) (Receipt
 		&i.Signature,
 		&i.CreatedAt,
 		&i.CompletedAt,
+		&i.StopID,
+		&i.RootSessionID,
 	)
 	return i, err
 }
