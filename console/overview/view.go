@@ -46,11 +46,7 @@ func (v view) figures() []ui.FigureProps {
 		figures[3].Href = v.Place.Path("ledger")
 	}
 	if v.Budgets > 0 {
-		note := "all well within their limits"
-		if v.Near > 0 {
-			note = "nearly used up or over, of " + counted(v.Budgets)
-		}
-		figures = append(figures, ui.FigureProps{Label: "Budgets", Icon: "budget", Text: counted(v.Near), Note: note, Href: v.Place.Path("budgets")})
+		figures = append(figures, ui.FigureProps{Label: "Budgets near their limit", Icon: "budget", Text: counted(v.Near), Note: "of " + counted(v.Budgets) + " that bind", Href: v.Place.Path("budgets")})
 	}
 	return figures
 }
