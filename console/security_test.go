@@ -2,6 +2,7 @@ package console_test
 
 import (
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strings"
@@ -41,9 +42,11 @@ func TestNothingOfAnotherOrganisationCanBeSeen(t *testing.T) {
 	signIns, err := w.tenants.ListSignIns(t.Context(), ada.User.ID)
 	require.NoError(t, err)
 	theirs := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": string(key.ID), ":sign_in": string(signIns[0].ID), ":id": string(session), ":slug": "x", ":seq": "1", ":stop": string(stopped.ID), ":budget": string(budget.ID)}
+	maps.Copy(theirs, w.governed(t, ada, agent))
 	never := map[string]string{
 		":agent": string(id.New[id.Agent]()), ":session": string(id.New[id.Session]()), ":key": string(id.New[id.Key]()), ":sign_in": string(id.New[id.SignIn]()),
 		":id": string(id.New[id.Session]()), ":slug": "y", ":seq": "1", ":stop": string(id.New[id.Stop]()), ":budget": string(id.New[id.Budget]()),
+		":member": string(id.New[id.Member]()), ":invitation": string(id.New[id.Invitation]()), ":role": string(id.New[id.Role]()), ":rule": string(id.New[id.Permission]()),
 	}
 	client := w.client(t, &eve)
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -209,7 +212,7 @@ func TestAViewerLooksAndDoesNotTouch(t *testing.T) {
 	require.Equal(t, 200, got)
 	require.NotContains(t, body, "kill-dialog")
 	require.NotContains(t, body, "composer-box")
-	for _, act := range []string{"/sessions/" + string(session) + "/kill", "/sessions/" + string(session) + "/messages", "/playground", "/agents/new", "/keys/new", "/settings/organisation", "/budgets/new", "/sessions/" + string(session) + "/resume"} {
+	for _, act := range []string{"/sessions/" + string(session) + "/kill", "/sessions/" + string(session) + "/messages", "/playground", "/agents/new", "/keys/new", "/settings/organisation", "/budgets/new", "/members/invite", "/roles/new", "/permissions/rules/new", "/permissions/presets", "/sessions/" + string(session) + "/resume"} {
 		require.Equal(t, http.StatusForbidden, ask(t, client, http.MethodPost, w.URL+ada.path+act).status, act)
 	}
 }
@@ -245,7 +248,7 @@ func TestARoleOfTheOrganisationsOwnAllowsWhatItNamesAndNoMore(t *testing.T) {
 		"POST /settings/sign-ins/:sign_in/revoke": "one's own account",
 		"POST /settings/sign-ins/revoke-others":   "one's own account",
 	}
-	values := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": "key_x", ":seq": "1", ":sign_in": "x", ":stop": "sto_x", ":budget": "bud_x"}
+	values := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": "key_x", ":seq": "1", ":sign_in": "x", ":stop": "sto_x", ":budget": "bud_x", ":member": "mem_x", ":invitation": "inv_x", ":role": "rol_x", ":rule": "per_x"}
 	refused := 0
 	for _, r := range w.routes {
 		rest, ofProject := strings.CutPrefix(r.Path, "/o/:org/p/:project")
