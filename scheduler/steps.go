@@ -8,7 +8,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"ambit.dev/ambit/agents/loop"
-	"ambit.dev/ambit/billing"
 	"ambit.dev/ambit/governance/gate"
 	"ambit.dev/ambit/internal/failpoint"
 	"ambit.dev/ambit/internal/money"
@@ -138,9 +137,9 @@ func (w *work) advance(base context.Context, ended outcome, waited *loop.ModelCa
 // had, until it is drafted from the journal as it is.
 func (w *work) commit(ctx context.Context, write func(ctx context.Context, d *draft) error) error {
 	ctx = context.WithoutCancel(ctx)
-	var short *billing.Short
+	var refusal error
 	for {
-		d := &draft{Unit: gate.Draft(w.clock.Now(), w.session, w.lease, short), history: w.history.Clone()}
+		d := &draft{Unit: gate.Draft(w.clock.Now(), w.session, w.lease, refusal), history: w.history.Clone()}
 		if err := write(ctx, d); err != nil {
 			return err
 		}
@@ -153,10 +152,10 @@ func (w *work) commit(ctx context.Context, write func(ctx context.Context, d *dr
 		case err == nil:
 			w.session, w.history, w.running = d.Session, d.history, true
 			return nil
-		case errors.As(err, &wanting):
-			short = &wanting.Short
+		case errors.As(err, &wanting), errors.Is(err, gate.ErrBreached):
+			refusal = err
 		case errors.Is(err, gate.ErrMoved):
-			short = nil
+			refusal = nil
 			if err := w.commitTx(ctx, func(pgx.Tx, *journal.Locked) ([]journal.Entry, error) { return nil, nil }); err != nil {
 				return err
 			}

@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"ambit.dev/ambit/internal/app/backup"
+	"ambit.dev/ambit/internal/app/boundscmd"
 	"ambit.dev/ambit/internal/app/cli"
 	"ambit.dev/ambit/internal/app/creditcmd"
 	"ambit.dev/ambit/internal/app/demonstrate"
@@ -19,7 +20,7 @@ import (
 // commands is the one list of what the binary can do. Each package below
 // internal/app exports Command() *cobra.Command, or Commands().
 func commands() []*cobra.Command {
-	operators := []*cobra.Command{up.Command(), doctor.Command(), enginescmd.Command(), showconfig.Command(), userscmd.Command(), creditcmd.Command()}
+	operators := []*cobra.Command{up.Command(), doctor.Command(), enginescmd.Command(), showconfig.Command(), userscmd.Command(), creditcmd.Command(), boundscmd.Command()}
 	operators = append(operators, servecmd.Commands()...)
 	operators = append(operators, backup.Commands()...)
 	// Children of ours.

@@ -33,6 +33,9 @@ var ErrMoved = errors.New("the journal has moved on")
 // ErrRuled says that the organisation's rules have changed since the unit was decided: after Gate.Reload it must be drafted again.
 var ErrRuled = errors.New("the rules have changed")
 
+// ErrBreached says that the model once used more than its bound: drafted again with it, the unit is a denial.
+var ErrBreached = errors.New("the model's bound is not to be relied on")
+
 // ShortError says that the unit's hold can't be had: nothing was written, and the unit is to be drafted again with Short.
 type ShortError struct{ Short billing.Short }
 
@@ -179,6 +182,8 @@ func (c *Committer) finish(m *commit, row gatedb.CommitUnitsRow) {
 		m.err = ErrMoved
 	case "ruled":
 		m.err = ErrRuled
+	case "breached":
+		m.err = ErrBreached
 	case "fenced":
 		m.err = journal.ErrFenced
 	case "short":

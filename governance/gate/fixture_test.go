@@ -105,19 +105,19 @@ func (s *scene) claim(session id.Session) (lease journal.Lease) {
 }
 
 // unit drafts a unit on the session as it is.
-func (s *scene) unit(short *billing.Short) *gate.Unit {
+func (s *scene) unit(refusal error) *gate.Unit {
 	s.t.Helper()
-	return s.unitOf(s.lease, short)
+	return s.unitOf(s.lease, refusal)
 }
 
-func (s *scene) unitOf(lease journal.Lease, short *billing.Short) *gate.Unit {
+func (s *scene) unitOf(lease journal.Lease, refusal error) *gate.Unit {
 	s.t.Helper()
 	var session journal.Session
 	require.NoError(s.t, s.db.InTx(s.t.Context(), s.org, func(tx pgx.Tx) (err error) {
 		session, err = journal.Get(s.t.Context(), tx, s.org, lease.Session)
 		return err
 	}))
-	return gate.Draft(s.clock.Now(), session, lease, short)
+	return gate.Draft(s.clock.Now(), session, lease, refusal)
 }
 
 // begun is a unit that admits a proposal and begins its step.
@@ -150,17 +150,21 @@ func (s *scene) create(tx pgx.Tx, session id.Session) error {
 // admit asks the gate and commits its answer.
 func (s *scene) admit(p gate.Proposal) gate.Decision {
 	s.t.Helper()
-	var short *billing.Short
+	var refusal error
 	for {
-		u := s.unit(short)
+		u := s.unit(refusal)
 		d, err := s.gate.Admit(u, p)
 		require.NoError(s.t, err)
-		_, err = u.Append(u.Now, journal.Of(d.Event(p)))
+		entries := []journal.Entry{journal.Of(d.Event(p))}
+		if d.Outcome == journal.Admitted {
+			entries = []journal.Entry{{Step: p.Step, Payload: d.Event(p)}, {Step: p.Step, Payload: journal.StepIntended{Kind: string(p.Kind), Name: p.Name, EffectKey: p.EffectKey, Hold: d.Hold}}}
+		}
+		_, err = u.Append(u.Now, entries...)
 		require.NoError(s.t, err)
 		err = s.commits.Commit(s.t.Context(), u)
 		var wanting *gate.ShortError
-		if errors.As(err, &wanting) {
-			short = &wanting.Short
+		if errors.As(err, &wanting) || errors.Is(err, gate.ErrBreached) {
+			refusal = err
 			continue
 		}
 		if errors.Is(err, gate.ErrRuled) {

@@ -251,3 +251,29 @@ func grant(ctx context.Context, tx pgx.Tx, s *scene, amount money.Nanos) error {
 	_, err := billing.Grant(ctx, tx, s.clock.Now(), s.org, amount, "test")
 	return err
 }
+
+func TestAModelThatUsedMoreThanItsBoundIsRefusedUntilThatIsMended(t *testing.T) {
+	s := newScene(t, money.Dollar)
+	p := proposal()
+	d := s.admit(p)
+	much := gate.Used{At: s.clock.Now(), Quantity: []gate.Priced{{Kind: prices.Model, Ref: "test/model", Quantities: prices.Quantities{prices.InputToken: 5000}}}}
+	settled := s.settle(*d.Hold, much)
+	require.Equal(t, bound, settled.Captured, "never more than the hold")
+	require.Equal(t, money.Nanos(300_000), settled.Excess, "the rest is the platform's loss")
+
+	denied := s.admit(proposal())
+	require.Equal(t, journal.Denied, denied.Outcome)
+	require.Equal(t, "bound", denied.Reasons[0].Rule)
+	require.Zero(t, s.balances().Held)
+	require.NoError(t, s.db.InPlatformTx(t.Context(), func(tx pgx.Tx) error {
+		broken, err := gate.BoundBreaches(t.Context(), tx)
+		require.Len(t, broken, 1)
+		require.Equal(t, money.Nanos(300_000), broken[0].Excess)
+		require.Equal(t, p.Step, broken[0].Step)
+		if err != nil {
+			return err
+		}
+		return gate.MendBound(t.Context(), tx, "test/model")
+	}))
+	require.Equal(t, journal.Admitted, s.admit(proposal()).Outcome)
+}

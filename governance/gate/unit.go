@@ -23,7 +23,7 @@ type Unit struct {
 
 	lease     journal.Lease
 	seen      int64
-	short     *billing.Short
+	refusal   error // what was answered to the same unit before: ErrBreached or a *ShortError
 	settle    *settlement
 	place     *billing.HoldRequest
 	hold      id.Hold
@@ -41,10 +41,10 @@ type settlement struct {
 	result billing.Settled
 }
 
-// Draft begins a unit on a session as its lease-holder knows it. short is what the ledger answered to the unit before, where that could
-// not be had: the gate then denies it with that shortfall.
-func Draft(now time.Time, session journal.Session, lease journal.Lease, short *billing.Short) *Unit {
-	return &Unit{Draft: *journal.NewDraft(session), Now: now, lease: lease, seen: session.LastSeq, short: short, policy: noPolicy}
+// Draft begins a unit on a session as its lease-holder knows it. refusal is what the committer answered to the unit before, ErrBreached or
+// a *ShortError: the gate then denies the effect for that reason. It is nil for the first draft.
+func Draft(now time.Time, session journal.Session, lease journal.Lease, refusal error) *Unit {
+	return &Unit{Draft: *journal.NewDraft(session), Now: now, lease: lease, seen: session.LastSeq, refusal: refusal, policy: noPolicy}
 }
 
 // ReleaseLease gives the lease back with the commit.
@@ -76,8 +76,15 @@ func (g *Gate) Admit(u *Unit, p Proposal) (Decision, error) {
 	if reason != nil {
 		return Decision{Outcome: journal.Denied, Reasons: []journal.Reason{*reason}, Asked: asked}, nil
 	}
-	if u.short != nil && u.short.Available < bound {
-		again := *u.short
+	var wanting *ShortError
+	switch {
+	case errors.Is(u.refusal, ErrBreached):
+		return Decision{Outcome: journal.Denied, Asked: asked, Reasons: []journal.Reason{{
+			Rule:    "bound",
+			Message: fmt.Sprintf("%s once used more than was held for it, so what it may cost at most is not known. It is refused until an operator has mended that (ambit bounds mend).", p.Name),
+		}}}, nil
+	case errors.As(u.refusal, &wanting) && wanting.Short.Available < bound:
+		again := wanting.Short
 		again.Required = bound
 		s := shortfall(u.Org, u.ID, again)
 		return Decision{Outcome: journal.Denied, Shortfall: &s, Asked: asked, Reasons: []journal.Reason{{Rule: "hold", Message: s.Sentence()}}}, nil

@@ -20,6 +20,7 @@ ALTER TABLE holds DROP CONSTRAINT holds_org_id_fkey;
 --   fenced     the worker's lease is over, or the session has ended
 --   moved      others have appended: what was decided is out of date
 --   ruled      the organisation's rules have changed since the decision was made: it is to be made again
+--   breached   the model once used more than its bound, and nobody has mended that since
 --   short      the hold can't be had; available says what there is, short names the budget that has too little, or nothing where it is the
 --              session's ceiling or the balance
 --   busy       the session's row is locked just now, and p_wait was false
@@ -99,6 +100,7 @@ BEGIN
       WHEN head.epoch <> p_epochs[n] OR head.lease_owner IS DISTINCT FROM p_owners[n] OR head.live IS NOT TRUE OR head.status NOT IN ('running', 'rescheduling') THEN 'fenced'
       WHEN head.last_seq <> p_seen[n] THEN 'moved'
       WHEN p_policies[n] >= 0 AND p_policies[n] <> rules THEN 'ruled'
+      WHEN p_holds[n] <> '' AND p_intended_kinds[n] = 'model_call' AND EXISTS (SELECT FROM bound_breaches b WHERE b.model = p_intended_names[n]) THEN 'breached'
       ELSE 'committed' END;
     IF outcome <> 'committed' THEN
       RETURN NEXT;
@@ -187,6 +189,11 @@ BEGIN
     IF p_settle_holds[n] <> '' THEN
       excess[n] := p_used[n] - cap;
       settles_step[n] := coalesce(settle.step_id, '');
+      IF excess[n] > 0 THEN
+        INSERT INTO bound_breaches (model, step_id, excess_nanos, noted_at)
+          SELECT s.name, s.id, excess[n], p_nows[n] FROM steps s WHERE s.org_id = p_org AND s.id = settle.step_id AND s.kind = 'model_call'
+          ON CONFLICT (model) DO NOTHING;
+      END IF;
       UPDATE holds h SET captured_nanos = cap, released_nanos = rel, settled_at = p_nows[n], state = CASE WHEN cap = 0 THEN 'released' ELSE 'captured' END
         WHERE h.org_id = p_org AND h.id = p_settle_holds[n];
     END IF;

@@ -3,3 +3,14 @@
 //   sqlc v1.31.1
 
 package gatedb
+
+import (
+	"time"
+)
+
+type BoundBreach struct {
+	Model       string
+	StepID      string
+	ExcessNanos int64
+	NotedAt     time.Time
+}

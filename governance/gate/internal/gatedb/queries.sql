@@ -20,3 +20,9 @@ FROM commit_units(
   p_charged => @charged::bigint[], p_limits => @limits::text[], p_release_leases => @release_leases::boolean[],
   p_span_units => @span_units::int[], p_spans => @spans::text[]
 ) u;
+
+-- name: BoundBreaches :many
+SELECT * FROM bound_breaches ORDER BY model;
+
+-- name: MendBound :execrows
+DELETE FROM bound_breaches WHERE model = $1;

@@ -4,3 +4,48 @@
 // source: queries.sql
 
 package gatedb
+
+import (
+	"context"
+)
+
+const boundBreaches = `-- name: BoundBreaches :many
+SELECT model, step_id, excess_nanos, noted_at FROM bound_breaches ORDER BY model
+`
+
+func (q *Queries) BoundBreaches(ctx context.Context) ([]BoundBreach, error) {
+	rows, err := q.db.Query(ctx, boundBreaches)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []BoundBreach
+	for rows.Next() {
+		var i BoundBreach
+		if err := rows.Scan(
+			&i.Model,
+			&i.StepID,
+			&i.ExcessNanos,
+			&i.NotedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const mendBound = `-- name: MendBound :execrows
+DELETE FROM bound_breaches WHERE model = $1
+`
+
+func (q *Queries) MendBound(ctx context.Context, model string) (int64, error) {
+	result, err := q.db.Exec(ctx, mendBound, model)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
