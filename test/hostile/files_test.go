@@ -68,7 +68,7 @@ func (s *stage) othersFiles() []attack {
 			},
 		},
 		{
-			kind: kind, name: "writing where only the machine's own user may", may: files, machine: true,
+			kind: kind, name: "writing where only the machine's root may", may: files, machine: true,
 			says: func(*scene) []provider.Turn {
 				return oneByOne(bash("echo evil > /etc/evil"), bash("echo evil >> /sbin/init"), bash("chmod 4755 /bin/bash"), write("/etc/evil", "evil"), bash("ls /etc/evil && cat /etc/evil"))
 			},
