@@ -29,6 +29,7 @@ import (
 	"ambit.dev/ambit/internal/clickhouse/clickhousetest"
 	"ambit.dev/ambit/internal/clock"
 	"ambit.dev/ambit/internal/dbtest"
+	"ambit.dev/ambit/internal/egress"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/money"
 	"ambit.dev/ambit/internal/postgres"
@@ -86,7 +87,10 @@ func newWorld(t *testing.T) *world {
 	require.NoError(t, err)
 	gateway, err := models.New(models.Config{Providers: []models.Provider{scripted.New(scripted.Config{})}, Clock: clock.System(), Log: log})
 	require.NoError(t, err)
-	tools, err := builtin.Registry()
+	reach := func(ctx context.Context, granted gate.Grant) (builtin.Reach, error) {
+		return w.sessions.Reach(ctx, granted)
+	}
+	tools, err := builtin.Registry(builtin.HTTPRequest(builtin.Outside{Client: egress.New(egress.Config{}), Reach: reach}))
 	require.NoError(t, err)
 	w.agents = agents.New(agents.Catalogue{KnowsModel: func(m string) bool { return gateway.Knows(context.Background(), m) }, KnowsTool: tools.Knows}, clock.System())
 	table, err := prices.Shipped()

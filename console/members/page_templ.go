@@ -167,7 +167,7 @@ func List(v listView) templ.Component {
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
-					templ_7745c5c3_Err = ui.Button(ui.ButtonProps{Label: "Change role", Small: true, Attrs: templ.Attributes{"data-open": "role-" + m.ID, "aria-label": "Change the role of " + m.label()}}).Render(ctx, templ_7745c5c3_Buffer)
+					templ_7745c5c3_Err = ui.Button(ui.ButtonProps{Label: "Change role", Small: true, Attrs: templ.Attributes{"data-open": "role-" + m.ID, "aria-label": "Change role of " + m.label()}}).Render(ctx, templ_7745c5c3_Buffer)
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
@@ -417,12 +417,12 @@ func invitations(v listView) templ.Component {
 					return templ_7745c5c3_Err
 				}
 				if v.MailEnabled {
-					templ_7745c5c3_Err = ui.Button(ui.ButtonProps{Label: "Send again", Small: true, Type: "submit", Attrs: templ.Attributes{"aria-label": "Send the invitation of " + i.Email + " again"}}).Render(ctx, templ_7745c5c3_Buffer)
+					templ_7745c5c3_Err = ui.Button(ui.ButtonProps{Label: "Send again", Small: true, Type: "submit", Attrs: templ.Attributes{"aria-label": "Send again to " + i.Email}}).Render(ctx, templ_7745c5c3_Buffer)
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
 				} else {
-					templ_7745c5c3_Err = ui.Button(ui.ButtonProps{Label: "New link", Small: true, Type: "submit", Attrs: templ.Attributes{"aria-label": "Make a new link for " + i.Email}}).Render(ctx, templ_7745c5c3_Buffer)
+					templ_7745c5c3_Err = ui.Button(ui.ButtonProps{Label: "New link", Small: true, Type: "submit", Attrs: templ.Attributes{"aria-label": "New link for " + i.Email}}).Render(ctx, templ_7745c5c3_Buffer)
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
