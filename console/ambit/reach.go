@@ -35,6 +35,15 @@ type ruleLink struct {
 // possible reports whether some use of it is.
 func (p part) possible() bool { return p.Verdict != policy.Denied }
 
+// byOverride marks what no definition names.
+func (p part) byOverride(note string) part {
+	p.Note, p.Overridden = note, true
+	if p.By == codes[policy.ByDefault] {
+		p.By = "no rule against it"
+	}
+	return p
+}
+
 // codes say what settles a verdict when no rule does.
 var codes = map[string]string{
 	policy.ByDefault: "its definition, and no rule against it",
@@ -137,8 +146,7 @@ func (r reach) toolParts() []part {
 		case note != "":
 			older = append(older, p)
 		default:
-			p.Note, p.Overridden = "only if an invoke overrides its tools", true
-			rest = append(rest, p)
+			rest = append(rest, p.byOverride("only if an invoke overrides its tools"))
 		}
 	}
 	return slices.Concat(newest, older, rest)
@@ -162,8 +170,7 @@ func (r reach) modelParts(models []string) []part {
 		case note != "":
 			older = append(older, p)
 		default:
-			p.Note, p.Overridden = "only if an invoke overrides its model", true
-			rest = append(rest, p)
+			rest = append(rest, p.byOverride("only if an invoke overrides its model"))
 		}
 	}
 	for _, v := range r.versions {

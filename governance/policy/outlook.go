@@ -138,7 +138,7 @@ func UsesOf(tool string) []Use {
 	case slices.Contains(toolsThatRead, tool):
 		return []Use{UseReads}
 	case slices.Contains(toolsThatWrite, tool):
-		return []Use{UseReads, UseWrites}
+		return []Use{UseWrites}
 	case slices.Contains(toolsThatRun, tool):
 		return []Use{UseReads, UseWrites, UseRuns}
 	case tool == toolForWeb:
