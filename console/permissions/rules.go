@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/url"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -53,6 +54,8 @@ type ruleView struct {
 	Models       []string
 	Problems     ui.Problems
 	Simulation   *simulation
+	// stored is whom the rule is about as it is kept, which the summary names by its id.
+	stored string
 }
 
 func (h *Handler) rules(c echo.Context) error {
@@ -111,6 +114,12 @@ func (h *Handler) editor(c echo.Context, status int, v ruleView) error {
 	err := h.inTx(c, func(ctx context.Context, tx pgx.Tx) error {
 		known, err := h.names(ctx, tx, p)
 		v.Subjects = known.options(v.Form.Subject)
+		if name := known.agents[v.stored]; name != "" {
+			v.Summary = strings.Replace(v.Summary, v.stored, name, 1)
+		}
+		if name := known.projects[v.stored]; name != "" {
+			v.Summary = strings.Replace(v.Summary, v.stored, name, 1)
+		}
 		return err
 	})
 	if err != nil {
@@ -195,7 +204,7 @@ func (h *Handler) showRule(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	return h.editor(c, 200, ruleView{Form: formOf(found), Summary: found.Summary()})
+	return h.editor(c, 200, ruleView{Form: formOf(found), Summary: found.Summary(), stored: found.Subject})
 }
 
 func (h *Handler) updateRule(c echo.Context) error {
@@ -211,7 +220,7 @@ func (h *Handler) updateRule(c echo.Context) error {
 	// Before anything that is said of the form: a rule that is not there has none.
 	err = h.inTx(c, func(ctx context.Context, tx pgx.Tx) error {
 		found, err := h.Policies.Get(ctx, tx, org, id)
-		v.Summary = found.Summary()
+		v.Summary, v.stored = found.Summary(), found.Subject
 		return err
 	})
 	if err != nil {
