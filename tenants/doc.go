@@ -15,5 +15,10 @@
 // address is taken. It says no more than that these details were not accepted. Such an instance is for one's own machine, or behind
 // another sign-in. An account made there is not marked as verified, and need not be when a mail server comes later.
 //
+// # Invitations
+//
+// An invitation is for an address; that it has an account is not looked up before its link is used, and not told to whoever invites. A mailed link
+// proves the address, one that was handed over does not. Whoever sent it must still be able to give the role when it is accepted.
+//
 // It imports notifications and the plumbing below; identity, its sub-package, holds the instance's own keys.
 package tenants
