@@ -141,6 +141,9 @@ func count(parts []part) (possible, all int) {
 
 func ofAll(parts []part) string {
 	possible, all := count(parts)
+	if all == 0 {
+		return "none"
+	}
 	return strconv.Itoa(possible) + " of " + strconv.Itoa(all)
 }
 

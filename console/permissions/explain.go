@@ -44,8 +44,6 @@ type answer struct {
 	Status   ui.Status
 	Question string
 	Reason   string
-	// Network is set when the rules allow it and the definition does not name the host.
-	Network string
 	// Code says what decided when no rule did.
 	Code    string
 	Applied []namedRule
@@ -177,13 +175,14 @@ func (h *Handler) answer(ctx context.Context, tx pgx.Tx, p page.Place, known nam
 	what := policy.Rule{Kind: q.Kind, Name: orAny(q.Name), Action: orAny(q.Action), Object: orAny(q.Object)}
 	out := &answer{
 		Status: ui.Effect(string(e.Decision.Effect)), Question: a.Name + ", " + what.What(), Reason: e.Reason.Message, Code: codeWords[e.Decision.Rule], Version: e.Version,
-		Whole: ui.Verdict(string(set.Outlook(r).Verdict)), WholeOf: (policy.Rule{Kind: q.Kind, Name: orAny(q.Name), Action: policy.Any, Object: policy.Any}).What(),
+		Whole: ui.Verdict(string(set.Outlook(requestOf(a, q.Kind, q.Name)).Verdict)), WholeOf: (policy.Rule{Kind: q.Kind, Name: orAny(q.Name), Action: policy.Any, Object: policy.Any}).What(),
 	}
 	if target != nil && e.Decision.Effect != policy.Deny && q.Kind == policy.ToolCall {
 		hosts, _, err := egress.ParseRules(a.Definition.Network.AllowedHosts)
 		if err != nil || !hosts.Allow(*target) {
 			out.Status = ui.Verdict(string(policy.Denied))
-			out.Network = "The rules do not deny it, but " + r.Domain + " is not among the hosts that its definition lets it reach: the gate refuses the request."
+			out.Reason = "The host " + r.Domain + " is not among those that this agent may reach."
+			out.Code = "Its definition: no rule denies it, but the hosts that it may reach do not have this one, and no rule can add one."
 		}
 	}
 	for _, n := range e.Applied {
