@@ -11,6 +11,7 @@ import (
 	"ambit.dev/ambit/agents"
 	"ambit.dev/ambit/billing"
 	"ambit.dev/ambit/governance/policy"
+	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/money"
 	"ambit.dev/ambit/internal/principal"
 	"ambit.dev/ambit/journal"
@@ -100,6 +101,7 @@ func TestPagesAboutPeopleAndPermissionsHoldInEveryLook(t *testing.T) {
 		{"permissions-explain", p + "/permissions/explain"},
 		{"permissions-explain-denied", explain + "&kind=tool_call&name=bash"},
 		{"permissions-explain-host", explain + "&kind=tool_call&name=http_request&action=GET&object=" + url.QueryEscape("https://elsewhere.example.com/x")},
+		{"permissions-presets-chosen", p + "/permissions/presets?preset=web-client&subject=" + string(agent.ID)},
 		{"permissions-explain-nearest", p + "/permissions/explain?agent=" + string(other.ID) + "&kind=tool_call&name=bash&amount=0.50"},
 		{"permissions-explain-wrong", explain + "&kind=tool_call&amount=12"},
 		{"agent-ambit", p + "/agents/" + string(agent.ID) + "/ambit"},
@@ -321,4 +323,22 @@ func TestTheWorstIsTheLeastOfWhatBinds(t *testing.T) {
 	budget(billing.Scope{Type: billing.ScopeAgent, ID: string(agent.ID)}, money.Dollar/4, billing.Block)
 	most, session = look()
 	require.Equal(t, []string{"0.25", "0.25"}, []string{most, session})
+}
+
+// TestTheSidebarLeadsWhereTheRoleMayGo: a role that may see money and nothing else is led to money.
+func TestTheSidebarLeadsWhereTheRoleMayGo(t *testing.T) {
+	w := newWorld(t)
+	ada, pat := w.account(t, "ada@example.com", "Ada"), w.account(t, "pat@example.com", "Pat")
+	c := w.client(t, &pat)
+	require.NoError(t, w.db.InTx(t.Context(), ada.Organization.ID, func(tx pgx.Tx) error {
+		_, err := tx.Exec(t.Context(), `INSERT INTO members (org_id, id, user_id, role, created_at) VALUES ($1, $2, $3, 'billing', now())`, ada.Organization.ID, id.New[id.Member](), pat.User.ID)
+		return err
+	}))
+	_, body := get(t, c, w.URL+ada.path)
+	for _, there := range []string{"/budgets", "/usage", "/ledger", "/members", "/settings"} {
+		require.Contains(t, body, `class="nav-item" href="`+ada.path+there+`"`)
+	}
+	for _, not := range []string{"/agents", "/sessions", "/traces", "/permissions", "/keys"} {
+		require.NotContains(t, body, `href="`+ada.path+not+`"`)
+	}
 }
