@@ -25,6 +25,7 @@ func TestMailedLinks(t *testing.T) {
 	l := &letters{stories: &stories{Instance: instance.Start(t, "AMBIT_SMTP_URL="+mail.URL(), "AMBIT_WARM_SANDBOXES=0"), browser: browser.Start(t)}, mail: mail}
 	t.Run("an address is confirmed", l.confirmed)
 	t.Run("a password is forgotten", l.forgotten)
+	t.Run("a member is invited, and a tool forbidden", l.invited)
 }
 
 const firstPassword, secondPassword = "quiet rivers under old stones", "seven lanterns on the harbour wall"
