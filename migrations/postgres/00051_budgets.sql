@@ -180,6 +180,7 @@ DECLARE
   parent holds;
   room record;
 BEGIN
+  PERFORM 1 FROM account_balances b WHERE b.org_id = p_org ORDER BY b.account FOR NO KEY UPDATE;
   IF p_parent <> '' THEN
     SELECT x.* INTO parent FROM holds x WHERE x.org_id = p_org AND x.id = p_parent FOR NO KEY UPDATE;
     IF NOT FOUND THEN
@@ -188,7 +189,6 @@ BEGIN
     available := CASE WHEN parent.state IN ('held', 'unsettled') THEN parent.amount_nanos - parent.carved_nanos - parent.captured_nanos - parent.released_nanos ELSE 0 END;
     counted := parent.budgets;
   END IF;
-  PERFORM 1 FROM account_balances b WHERE b.org_id = p_org ORDER BY b.account FOR NO KEY UPDATE;
   IF p_parent = '' THEN
     SELECT b.balance_nanos INTO available FROM account_balances b WHERE b.org_id = p_org AND b.account = 'available';
     available := coalesce(available, 0); -- no row: nothing was ever granted
@@ -221,7 +221,7 @@ END $$;
 -- +goose StatementEnd
 
 -- ledger_settle captures what an effect used, at most its hold, and releases the rest; what was used above the hold is booked as the
--- platform's loss. A hold is settled once: state says what a second call found. Locks go parent, child, accounts, as in commit_units.
+-- platform's loss. A hold is settled once: state says what a second call found. Locks go balances, ceiling, hold, as everywhere.
 -- +goose StatementBegin
 CREATE FUNCTION ledger_settle(
   p_org text, p_hold text, p_used bigint, p_now timestamptz, p_capture text, p_release text, p_loss text,
@@ -234,6 +234,7 @@ DECLARE
   left_over bigint;
   counts budget_ref[];
 BEGIN
+  PERFORM 1 FROM account_balances b WHERE b.org_id = p_org ORDER BY b.account FOR NO KEY UPDATE;
   SELECT p.* INTO parent FROM holds p WHERE p.org_id = p_org AND p.id = (SELECT c.parent_id FROM holds c WHERE c.org_id = p_org AND c.id = p_hold) FOR NO KEY UPDATE;
   SELECT x.* INTO h FROM holds x WHERE x.org_id = p_org AND x.id = p_hold FOR NO KEY UPDATE;
   IF NOT FOUND THEN
@@ -245,7 +246,6 @@ BEGIN
   END IF;
   parent_open := coalesce(parent.state IN ('held', 'unsettled'), false);
   counts := CASE WHEN h.parent_id IS NULL THEN h.budgets ELSE parent.budgets END;
-  PERFORM 1 FROM account_balances b WHERE b.org_id = p_org ORDER BY b.account FOR NO KEY UPDATE;
   left_over := h.amount_nanos - h.carved_nanos - h.captured_nanos - h.released_nanos;
   captured := least(p_used, left_over);
   released := left_over - captured;

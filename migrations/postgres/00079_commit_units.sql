@@ -25,7 +25,7 @@ ALTER TABLE holds DROP CONSTRAINT holds_org_id_fkey;
 --              session's ceiling or the balance
 --   busy       the session's row is locked just now, and p_wait was false
 -- Except for committed nothing of the unit is written. At a limit, units are admitted in their order, and one that does not fit holds up none
--- behind it that does. Locks are taken in the order sessions, rules, balances, budgets; a session's holds are written by whoever has its row.
+-- behind it that does. Locks are taken in the order sessions, rules, balances, holds, budgets; a session's holds are written by whoever has its row.
 -- Sessions of a batch are not waited for, so a batch holds nothing that somebody waits for who holds what it wants.
 -- +goose StatementBegin
 CREATE FUNCTION commit_units(
