@@ -109,6 +109,20 @@ func TestPagesAboutPeopleAndPermissionsHoldInEveryLook(t *testing.T) {
 	} {
 		t.Run(one.name, func(t *testing.T) { judge(t, w, tab, one.name, one.path) })
 	}
+	for _, l := range browser.Looks() {
+		tab.See(t, l)
+		for _, open := range []string{"role", "remove", "revoke"} {
+			tab.Visit(t, w.URL+p+"/members")
+			tab.Click(t, `[data-open^="`+open+`-"]`)
+			tab.Until(t, `document.querySelector("dialog[open]")`)
+			tab.JudgeHere(t, "members-"+open, l)
+		}
+		tab.Visit(t, w.URL+p+"/members/invite")
+		tab.Type(t, "#f-email", "somebody-"+l.Name()+"@example.com")
+		tab.Click(t, ".form-foot button[type=submit]")
+		tab.Until(t, `document.querySelector("#link")`)
+		tab.JudgeHere(t, "member-handover", l)
+	}
 	newcomer := b.Open(t)
 	signIn(t, w, newcomer, fresh)
 	for _, one := range []struct{ name, path string }{
