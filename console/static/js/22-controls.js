@@ -124,10 +124,18 @@
   document.querySelectorAll(".toast[data-seconds]").forEach(expire);
   for (const d of document.querySelectorAll("dialog[data-shown]:not([open])")) d.showModal();
 
-  // A composer that was sent is emptied, whatever the morph kept in it.
-  document.addEventListener("htmx:after:request", (e) => {
+  // A composer that was sent is emptied, whatever the morph kept in it. The page may have been patched meanwhile: the form that was sent is
+  // then no longer in the document, its events go no further than itself, and its successor has the text. What was typed since stays.
+  document.addEventListener("htmx:before:request", (e) => {
     const form = e.target;
-    if (form?.matches?.("form[data-clear]") && e.detail.ctx.response?.status < 300) form.reset();
+    if (!form?.matches?.("form[data-clear]")) return;
+    const sent = form.querySelector("textarea")?.value;
+    form.addEventListener("htmx:after:request", (done) => {
+      if (!(done.detail.ctx.response?.status < 300)) return;
+      const now = form.isConnected ? form
+        : [...document.querySelectorAll("form[data-clear]")].find((f) => f.getAttribute("action") === form.getAttribute("action"));
+      if (now && now.querySelector("textarea")?.value === sent) now.reset();
+    }, { once: true });
   });
 })();
 
