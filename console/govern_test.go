@@ -126,8 +126,11 @@ func TestPagesAboutPeopleAndPermissionsHoldInEveryLook(t *testing.T) {
 	newcomer := b.Open(t)
 	signIn(t, w, newcomer, fresh)
 	for _, one := range []struct{ name, path string }{
-		{"empty-members", fresh.path + "/members"}, {"empty-roles", fresh.path + "/roles"}, {"empty-permissions", fresh.path + "/permissions"},
-		{"empty-permissions-rules", fresh.path + "/permissions/rules"}, {"empty-permissions-explain", fresh.path + "/permissions/explain"},
+		{"empty-members", fresh.path + "/members"},
+		{"empty-roles", fresh.path + "/roles"},
+		{"empty-permissions", fresh.path + "/permissions"},
+		{"empty-permissions-rules", fresh.path + "/permissions/rules"},
+		{"empty-permissions-explain", fresh.path + "/permissions/explain"},
 	} {
 		t.Run(one.name, func(t *testing.T) { judge(t, w, newcomer, one.name, one.path) })
 	}

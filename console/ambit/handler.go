@@ -181,7 +181,10 @@ func limitFacts(a agents.Agent) []ui.Fact {
 		ceiling = ui.Fact{Term: "Price ceiling", Value: ui.Money(*l.MaxCost)}
 	}
 	return []ui.Fact{
-		ceiling, {Term: "Tokens", Text: number(l.MaxTokens, "")}, {Term: "Steps", Text: number(l.MaxSteps, "")},
-		{Term: "Time", Text: number(l.MaxWallSeconds, " s")}, {Term: "Answer of a model", Text: number(a.Definition.MaxTokens, " tokens")},
+		ceiling,
+		{Term: "Tokens", Text: number(l.MaxTokens, "")},
+		{Term: "Steps", Text: number(l.MaxSteps, "")},
+		{Term: "Time", Text: number(l.MaxWallSeconds, " s")},
+		{Term: "Answer of a model", Text: number(a.Definition.MaxTokens, " tokens")},
 	}
 }

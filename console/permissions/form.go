@@ -148,18 +148,15 @@ func refused(err error) (ui.Problems, int, error) {
 }
 
 var kindOptions = []ui.Option{
-	{Value: policy.ToolCall, Label: "Calls of a tool"}, {Value: policy.ModelCall, Label: "Calls of a model"}, {Value: policy.Sandbox, Label: "Time in a sandbox"},
-	{Value: policy.OutboundRequest, Label: "Requests to the outside"}, {Value: policy.Exec, Label: "A person's own commands"}, {Value: policy.Session, Label: "Starting a session"},
-	{Value: policy.Hire, Label: "Hiring an agent"}, {Value: policy.MemoryWrite, Label: "Writing to memory"}, {Value: policy.Any, Label: "Everything"},
-}
-
-func kindLabel(kind string) string {
-	for _, o := range kindOptions {
-		if o.Value == kind {
-			return o.Label
-		}
-	}
-	return kind
+	{Value: policy.ToolCall, Label: "Calls of a tool"},
+	{Value: policy.ModelCall, Label: "Calls of a model"},
+	{Value: policy.Sandbox, Label: "Time in a sandbox"},
+	{Value: policy.OutboundRequest, Label: "Requests to the outside"},
+	{Value: policy.Exec, Label: "A person's own commands"},
+	{Value: policy.Session, Label: "Starting a session"},
+	{Value: policy.Hire, Label: "Hiring an agent"},
+	{Value: policy.MemoryWrite, Label: "Writing to memory"},
+	{Value: policy.Any, Label: "Everything"},
 }
 
 func dayChoices(f form) []ui.Choice {
