@@ -6,6 +6,7 @@ import (
 	"errors"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"ambit.dev/ambit/agents/loop"
 	"ambit.dev/ambit/governance/gate"
@@ -28,6 +29,8 @@ type outcome interface {
 type draft struct {
 	*gate.Unit
 	history *loop.History
+	// decided is what the gate decided on, for the metrics: a draft that is not committed counts for nothing.
+	decided []prometheus.Counter
 }
 
 // append adds events to the unit, and folds them into the history at once, so that what follows from them can be part of the same unit.
@@ -151,6 +154,9 @@ func (w *work) commit(ctx context.Context, write func(ctx context.Context, d *dr
 		switch {
 		case err == nil:
 			w.session, w.history, w.running = d.Session, d.history, true
+			for _, c := range d.decided {
+				c.Inc()
+			}
 			return nil
 		case errors.As(err, &wanting), errors.Is(err, gate.ErrBreached):
 			refusal = err
@@ -212,7 +218,7 @@ func (w *work) intend(d *draft, p gate.Proposal, intended journal.StepIntended) 
 	if err != nil {
 		return gate.Decision{}, err
 	}
-	w.metrics.decisions.WithLabelValues(string(p.Kind), decision.Outcome).Inc()
+	d.decided = append(d.decided, w.metrics.decisions.WithLabelValues(string(p.Kind), decision.Outcome))
 	if decision.Outcome != journal.Admitted {
 		return decision, d.append(journal.Of(decision.Event(p))) // no step was begun
 	}
