@@ -99,20 +99,6 @@ func (h *History) Next(in Input) (Decision, error) {
 	return Decision{Model: call}, nil
 }
 
-// PendingInputs are the messages since the session was last idle: those that the work now under way answers.
-func PendingInputs(events []journal.Event) []id.Event {
-	var ids []id.Event
-	for _, e := range events {
-		switch e.Type {
-		case journal.UserMessage{}.EventType():
-			ids = append(ids, e.ID)
-		case journal.StatusIdle{}.EventType():
-			ids = nil
-		}
-	}
-	return ids
-}
-
 func finish(stop journal.StopReason) Decision { return Decision{Finish: &stop} }
 
 // reached names the limit that forbids a further step, or nothing.

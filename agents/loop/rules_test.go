@@ -230,13 +230,3 @@ func TestAJournalThatCannotBeRead(t *testing.T) {
 		require.NotNil(t, d.Model)
 	})
 }
-
-func TestPendingInputsAreThoseSinceTheSessionWasIdle(t *testing.T) {
-	s := begin(t).says("one").answers("Yes.").idle(journal.StopEndTurn)
-	require.Empty(t, loop.PendingInputs(s.events))
-	s.says("two").says("three")
-	pending := loop.PendingInputs(s.events)
-	require.Len(t, pending, 2)
-	require.Equal(t, s.events[s.last()-2].ID, pending[0])
-	require.Equal(t, s.events[s.last()-1].ID, pending[1])
-}
