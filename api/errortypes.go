@@ -153,7 +153,19 @@ var errorTypes = []apidoc.ErrorType{
 	{
 		Slug: "quote_expired", Status: http.StatusConflict, Title: "The quote has expired",
 		Meaning: "The quote's prices were bound until its expiry.",
-		Action:  "Ask for a new quote.",
+		Action:  "Ask for a new quote. Nothing was started.",
+		Members: []apidoc.Member{{Name: "expires_at", Meaning: "when it expired"}},
+	},
+	{
+		Slug: "quote_used", Status: http.StatusConflict, Title: "The quote was used before",
+		Meaning: "A quote is good for one invoke, and one has used it. A request that is repeated with the same Idempotency-Key does not meet this.",
+		Action:  "Ask for a new quote. Nothing was started.",
+		Members: []apidoc.Member{{Name: "session_id", Meaning: "the session that used it"}},
+	},
+	{
+		Slug: "quote_mismatch", Status: http.StatusConflict, Title: "The quote is for something else",
+		Meaning: "What is invoked is not what was quoted: another agent, a newer version of it, another input, tools or limits, or the session has gone on since. Only limits.max_cost, title, metadata, mode and wait_seconds may differ.",
+		Action:  "Ask for a quote with the body of this invoke. Nothing was started.",
 	},
 	{
 		Slug: slugKeyBusy, Status: http.StatusConflict, Title: "The first request is still running", Retryable: true,

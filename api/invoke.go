@@ -31,7 +31,7 @@ func (a *API) invokeRoutes() []Route {
 		Description: "Starts a session, or continues the one that session_id names, and gives it the input. limits.max_cost is held before the first step: what can't be held is refused with 402 and nothing is started.\n\n" +
 			"mode chooses only the answer, never the work: sync waits until the input is dealt with (200) or wait_seconds are over (202, still running); stream answers with server-sent events and ends with the event that ends the work on this input; async answers at once (202). A client that goes away never cancels anything.\n\n" +
 			"With an Idempotency-Key a repeated request does not begin again: sync waits for the first one's session, stream replays its events from the input on.",
-		Errors:   []string{"insufficient_funds", "price_unknown", "session_running", "session_terminated", "archived", "state_conflict", "not_available", slugMoney, slugTooLarge, slugKeyBusy, slugKeyReused},
+		Errors:   []string{"insufficient_funds", "price_unknown", "session_running", "session_terminated", "archived", "state_conflict", "quote_expired", "quote_used", "quote_mismatch", "not_available", slugMoney, slugTooLarge, slugKeyBusy, slugKeyReused},
 		Endpoint: admit(reflect.TypeFor[InvokeResult](), a.beginInvoke, a.replyInvoke),
 	}}
 }
@@ -42,15 +42,20 @@ type invokeIn struct {
 }
 
 type invokeBody struct {
+	workBody
+	Input   inputBlocks `json:"input" required:"true" example:"What is the capital of France?"`
+	QuoteID *id.Quote   `json:"quote_id" doc:"A quote of this very work: its prices bind, and limits.max_cost is its ceiling when it is left out. A quote is good for one invoke."`
+}
+
+// workBody is what an invoke and a quote of one have in common.
+type workBody struct {
 	Agent         *agentChoice `json:"agent" doc:"A stored agent's id; {id} with a version or an alias; or a definition with a model. Left out with session_id."`
-	Input         inputBlocks  `json:"input" required:"true" example:"What is the capital of France?"`
 	Mode          string       `json:"mode" enum:"sync,stream,async" default:"sync"`
 	SessionID     *id.Session  `json:"session_id" doc:"Continues this session."`
 	ParentID      *id.Session  `json:"parent_session_id" doc:"Starts the new session below this one: it must live, be of the same project, and allow the depth. It is stopped with it."`
 	EnvironmentID *string      `json:"environment_id" doc:"Not available yet."`
 	Overrides     *overrides   `json:"overrides" doc:"Replaces parts of a stored agent's definition for this new session."`
 	Limits        *Limits      `json:"limits" doc:"May narrow the agent's limits, not widen them."`
-	QuoteID       *string      `json:"quote_id" doc:"Not available yet."`
 	MandateID     *string      `json:"mandate_id" doc:"Not available yet."`
 	IfRunning     *string      `json:"if_running" enum:"queue,interrupt,reject" doc:"What to do when the session is at work. The agent's own choice when left out."`
 	WaitSeconds   *int64       `json:"wait_seconds" min:"1" max:"600" default:"55" doc:"How long sync waits."`
@@ -146,8 +151,10 @@ func (i *inputBlocks) UnmarshalJSON(raw []byte) error {
 	return json.Unmarshal(raw, (*[]journal.Block)(i))
 }
 
-func (in *invokeIn) validate() (wrong []fault.Field) {
-	b := &in.Body
+func (in *invokeIn) validate() (wrong []fault.Field) { return in.Body.wrong() }
+
+// wrong lists what contradicts itself.
+func (b *workBody) wrong() (wrong []fault.Field) {
 	if b.Agent == nil && b.SessionID == nil {
 		wrong = append(wrong, fault.Field{Pointer: "/agent", Code: schema.CodeMissing, Message: "Say which agent: agent, or session_id to continue a session."})
 	}
@@ -171,23 +178,47 @@ type ticket struct {
 
 func (a *API) beginInvoke(ctx context.Context, tx pgx.Tx, in invokeIn) (ticket, error) {
 	who, b := principal.From(ctx), &in.Body
+	ask, err := a.asked(ctx, tx, &b.workBody, b.Input)
+	if err != nil {
+		return ticket{}, err
+	}
+	if b.QuoteID != nil {
+		ask.Quote = *b.QuoteID
+	}
+	got, err := a.cfg.Domains.Sessions.Invoke(ctx, tx, who.Org, ask)
+	if err != nil {
+		return ticket{}, err
+	}
+	if _, err := a.cfg.Domains.Tenants.RequireActiveProjectTx(ctx, tx, who.Org, got.Session.Project); err != nil {
+		return ticket{}, err
+	}
+	t := ticket{Session: got.Session.ID, Input: got.Input.ID, InputSeq: got.Input.Seq, FirstSeq: 1, Held: got.Held}
+	if b.SessionID != nil {
+		t.FirstSeq = t.InputSeq
+	}
+	return t, nil
+}
+
+// asked is what a body asks of the scheduler.
+func (a *API) asked(ctx context.Context, tx pgx.Tx, b *workBody, input inputBlocks) (scheduler.InvokeInput, error) {
+	who := principal.From(ctx)
 	for _, missing := range []struct {
 		name  string
 		value *string
-	}{{"quote_id", b.QuoteID}, {"mandate_id", b.MandateID}, {"environment_id", b.EnvironmentID}} {
+	}{{"mandate_id", b.MandateID}, {"environment_id", b.EnvironmentID}} {
 		if missing.value != nil {
 			f := fault.Newf(fault.Invalid, "not_available", "%s is not available on this instance. Leave it out.", missing.name)
 			f.Fields = []fault.Field{{Pointer: "/" + missing.name, Code: "not_available", Message: f.Message}}
-			return ticket{}, f
+			return scheduler.InvokeInput{}, f
 		}
 	}
-	ask := scheduler.InvokeInput{Project: who.Project, Input: b.Input, Title: b.Title, Metadata: b.Metadata}
+	ask := scheduler.InvokeInput{Project: who.Project, Input: input, Title: b.Title, Metadata: b.Metadata}
 	if b.Agent != nil {
 		ask.Agent, ask.Inline = b.Agent.stored, b.Agent.inline
 	}
 	if ask.Inline != nil && who.Project == "" && b.SessionID == nil {
 		_, err := a.workProject(ctx, tx)
-		return ticket{}, err
+		return scheduler.InvokeInput{}, err
 	}
 	if b.SessionID != nil {
 		ask.Session = *b.SessionID
@@ -205,18 +236,7 @@ func (a *API) beginInvoke(ctx context.Context, tx pgx.Tx, in invokeIn) (ticket, 
 	if b.IfRunning != nil {
 		ask.IfRunning = *b.IfRunning
 	}
-	got, err := a.cfg.Domains.Sessions.Invoke(ctx, tx, who.Org, ask)
-	if err != nil {
-		return ticket{}, err
-	}
-	if _, err := a.cfg.Domains.Tenants.RequireActiveProjectTx(ctx, tx, who.Org, got.Session.Project); err != nil {
-		return ticket{}, err
-	}
-	t := ticket{Session: got.Session.ID, Input: got.Input.ID, InputSeq: got.Input.Seq, FirstSeq: 1, Held: got.Held}
-	if b.SessionID != nil {
-		t.FirstSeq = t.InputSeq
-	}
-	return t, nil
+	return ask, nil
 }
 
 func (a *API) replyInvoke(c *call, in invokeIn, t ticket) error {

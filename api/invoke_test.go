@@ -102,7 +102,7 @@ func TestRefusalsBeforeAnythingBegins(t *testing.T) {
 		"money in cents":      {`{` + inline + `,"input":"x","limits":{"max_cost":{"amount":"2500","currency":"USD"}}}`, 400, "invalid_money", "/limits/max_cost/amount"},
 		"negative money":      {`{` + inline + `,"input":"x","limits":{"max_cost":{"amount":"-1.00","currency":"USD"}}}`, 400, "invalid_money", "/limits/max_cost/amount"},
 		"too little money":    {`{` + inline + `,"input":"x","limits":{"max_cost":{"amount":"100.00","currency":"USD"}}}`, 402, "insufficient_funds", ""},
-		"a quote":             {`{` + inline + `,"input":"x","quote_id":"quo_x"}`, 400, "not_available", "/quote_id"},
+		"no quote's id":       {`{` + inline + `,"input":"x","quote_id":"quo_x"}`, 400, "invalid_request", "/quote_id"},
 		"a mandate":           {`{` + inline + `,"input":"x","mandate_id":"man_x"}`, 400, "not_available", "/mandate_id"},
 		"wait without sync":   {`{` + inline + `,"input":"x","mode":"async","wait_seconds":5}`, 400, "invalid_request", "/wait_seconds"},
 		"too long a wait":     {`{` + inline + `,"input":"x","wait_seconds":601}`, 400, "invalid_request", "/wait_seconds"},

@@ -97,6 +97,7 @@ type (
 
 var tags = []docTag{
 	{"Invoke", "Give an agent something to do, and get its answer at once, as a stream, or later."},
+	{"Quotes", "What work would cost, beforehand, at prices that bind."},
 	{"Agents", "Definitions of agents, their immutable versions, and the aliases that point at versions."},
 	{"Sessions", "Running agents: their state, journal, steps and files; how to talk to them and how to stop them."},
 	{"Models", "The models that can be used here, with their prices."},

@@ -80,6 +80,9 @@ func (w *world) addMoney() {
 	w.askWith(w.orgKey, "GET", "/v1/ledger/entries?kind=grant", "").into(w.t, &entries)
 	w.ids["entry_id"] = entries.Data[0].ID
 	_, begun := w.newSession(`{"agent":{"model":"ambit/scripted"},"input":"x","mode":"async","limits":{"max_cost":{"amount":"0.10","currency":"USD"}}}`)
+	res = w.ask("POST", "/v1/quotes", `{"agent":"`+w.ids["agent_id"]+`","input":"x"}`)
+	require.Equal(w.t, 201, res.StatusCode, res.raw)
+	w.ids["quote_id"], _ = res.field(w.t, "id").(string)
 	var holds struct{ Data []struct{ ID string } }
 	w.ask("GET", "/v1/ledger/holds?session_id="+string(begun.SessionID), "").into(w.t, &holds)
 	w.ids["hold_id"] = holds.Data[0].ID
@@ -98,7 +101,7 @@ func never() map[string]string {
 		"permission_id": string(id.New[id.Permission]()), "role_id": string(id.New[id.Role]()), "member_id": string(id.New[id.Member]()), "preset": "web-client", "invitation_id": string(id.New[id.Invitation]()),
 		"webhook_id": string(id.New[id.Webhook]()), "delivery_id": string(id.New[id.Delivery]()),
 		"budget_id": string(id.New[id.Budget]()), "entry_id": string(id.New[id.Entry]()),
-		"hold_id": string(id.New[id.Hold]()),
+		"hold_id": string(id.New[id.Hold]()), "quote_id": string(id.New[id.Quote]()),
 	}
 }
 
@@ -111,6 +114,8 @@ var cases = map[string]struct {
 	foreign string
 }{
 	"invoke":                        {body: `{"agent":"{agent_id}","input":"x","mode":"async"}`, foreign: "404"},
+	"quotes.create":                 {body: `{"agent":"{agent_id}","input":"x"}`, foreign: "404"},
+	"quotes.get":                    {foreign: "404"},
 	"agents.create":                 {body: `{"name":"new","model":"ambit/scripted"}`, foreign: "own"},
 	"agents.list":                   {foreign: "own"},
 	"agents.get":                    {foreign: "404"},
@@ -315,7 +320,7 @@ func (w *world) snapshot() string {
 		"/v1/agents/" + w.ids["agent_id"] + "/aliases", "/v1/sessions/" + w.ids["session_id"] + "/events",
 		"/v1/permissions", "/v1/permissions/tags", "/v1/roles", "/v1/members", "/v1/invitations",
 		"/v1/budgets", "/v1/ledger/entries", "/v1/ledger/accounts", "/v1/ledger/holds",
-		"/v1/webhooks", "/v1/webhooks/" + w.ids["webhook_id"] + "/deliveries",
+		"/v1/quotes/" + w.ids["quote_id"], "/v1/webhooks", "/v1/webhooks/" + w.ids["webhook_id"] + "/deliveries",
 	} {
 		res := w.askWith(w.orgKey, "GET", path, "")
 		require.Equal(w.t, 200, res.StatusCode, res.raw)

@@ -11,6 +11,7 @@ import (
 func (a *API) table() []Route {
 	return slices.Concat(
 		a.invokeRoutes(),
+		a.quoteRoutes(),
 		a.agentRoutes(),
 		a.sessionRoutes(),
 		a.stopRoutes(),

@@ -4,6 +4,6 @@
 // works within a transaction that it is given, so that money moves together with the journal event that tells of it, or not at all. The
 // number that is held here is the number that the gate enforces, that a span shows and that will be invoiced.
 //
-// It does not decide whether an effect may happen (governance/gate), and it does not price one (billing/prices). It imports the price table's
-// types and plumbing from internal.
+// It keeps quotes: offers of prices that bind until they expire. It does not decide whether an effect may happen (governance/gate), price one
+// (billing/prices) or estimate work (scheduler). It imports the price table's types and plumbing from internal.
 package billing

@@ -102,7 +102,7 @@ func newWorld(t *testing.T) *world {
 	listener.Start(t.Context())
 	t.Cleanup(listener.Stop)
 	previews := scheduler.NewPreviews("", nil)
-	w.sessions = scheduler.NewService(scheduler.Deps{DB: w.db, Agents: w.agents, Gate: g, Listener: listener, Previews: previews, Signer: signer{}, Clock: clock.System(), Log: log})
+	w.sessions = scheduler.NewService(scheduler.Deps{DB: w.db, Agents: w.agents, Gate: g, Listener: listener, Previews: previews, Tools: tools, Signer: signer{}, Clock: clock.System(), Log: log})
 	t.Cleanup(w.sessions.Stop)
 	runner := scheduler.NewRunner(scheduler.RunnerDeps{
 		DB: w.db, Gate: g, Models: gateway, Tools: tools, Listener: listener, Previews: previews, Clock: clock.System(), Log: log,

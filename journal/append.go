@@ -140,6 +140,7 @@ func Lock(ctx context.Context, tx pgx.Tx, org id.Org, session id.Session) (*Lock
 		LastSeq: row.LastSeq, Epoch: row.Epoch, LeaseOwner: row.LeaseOwner, LeaseAddress: row.LeaseAddress, LeaseExpiresAt: row.LeaseExpiresAt,
 		Status: row.Status, StopReason: row.StopReason, Usage: row.Usage, ChargedNanos: row.ChargedNanos, LastActiveAt: row.LastActiveAt,
 		CeilingHoldID: row.CeilingHoldID, Version: row.Version, CreatedAt: row.CreatedAt, UpdatedAt: row.UpdatedAt, ArchivedAt: row.ArchivedAt,
+		Quote: row.Quote,
 	})
 	if err != nil {
 		return nil, err
@@ -204,6 +205,10 @@ func (l *Locked) write(ctx context.Context, now time.Time) error {
 		Epoch: l.Epoch, Now: now, OrgID: l.Org, ID: l.ID,
 	})
 	pipeline.Expect(1, fmt.Errorf("advance session %s: it is not one row", l.ID))
+	if rows.Quote != nil {
+		_ = q.SetQuote(ctx, journaldb.SetQuoteParams{Quote: rows.Quote, OrgID: l.Org, ID: l.ID})
+		pipeline.Expect(1, fmt.Errorf("note the quote of session %s: it is not one row", l.ID))
+	}
 	for _, span := range rows.Spans {
 		_ = q.InsertOutbox(ctx, journaldb.InsertOutboxParams{OrgID: l.Org, ProjectID: l.Project, SessionID: l.ID, Kind: OutboxSpan, Payload: []byte(span)})
 	}

@@ -36,6 +36,8 @@ type Rows struct {
 	StopReason json.RawMessage
 	Usage      json.RawMessage
 	Limits     json.RawMessage
+	// Quote is nil unless the session has begun to run by one.
+	Quote json.RawMessage
 }
 
 // IntendedRow is the row of a step that begins.
@@ -161,6 +163,11 @@ func (d *Draft) project(e Event, payload Payload) error {
 			row.Error = json.RawMessage(withoutNull(failure))
 		}
 		d.rows.Settled = append(d.rows.Settled, row)
+	case SessionQuoted:
+		var err error
+		if d.rows.Quote, err = json.Marshal(p.Quoted); err != nil {
+			return fmt.Errorf("write the quote: %w", err)
+		}
 	case UserInterrupt:
 		d.notices = append(d.notices, InterruptChannel)
 	case StatusTerminated:

@@ -107,6 +107,7 @@ func init() {
 	reader[journal.SessionUsage]()
 	reader[journal.SessionError]()
 	reader[journal.SessionLimits]()
+	reader[journal.SessionQuoted]()
 	reader[journal.CheckpointCreated]()
 	reader[journal.SandboxStarted]()
 	reader[journal.SandboxEnded]()

@@ -218,6 +218,12 @@ type SessionLimits struct {
 	By     Actor  `json:"by"`
 }
 
+// SessionQuoted says that the session runs by a quote from here on: its effects are held and captured at the quote's prices.
+type SessionQuoted struct {
+	Quoted
+	By Actor `json:"by"`
+}
+
 // CheckpointCreated marks a place from which the session can resume: the working directory as it was here is kept.
 type CheckpointCreated struct {
 	Checkpoint id.Checkpoint `json:"checkpoint_id"`
@@ -301,6 +307,9 @@ func (SessionError) EventType() string { return "session.error" }
 
 // EventType implements Payload.
 func (SessionLimits) EventType() string { return "session.limits_changed" }
+
+// EventType implements Payload.
+func (SessionQuoted) EventType() string { return "session.quoted" }
 
 // EventType implements Payload.
 func (CheckpointCreated) EventType() string { return "checkpoint.created" }

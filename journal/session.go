@@ -21,6 +21,8 @@ type Session struct {
 	Title    string
 	Metadata map[string]string
 	Limits   Limits
+	// Quote is nil where the price table of each moment counts.
+	Quote *Quoted
 
 	LastSeq      int64
 	Epoch        int64
@@ -93,6 +95,12 @@ func (s *Session) Apply(e Event) error {
 			return err
 		}
 		s.Limits = p.Limits
+	case SessionQuoted{}.EventType():
+		p, err := Decode[SessionQuoted](e)
+		if err != nil {
+			return err
+		}
+		s.Quote = &p.Quoted
 	}
 	s.LastSeq = e.Seq
 	return nil
@@ -113,7 +121,7 @@ func sessionFromRow(r journaldb.Session) (Session, error) {
 	for _, part := range []struct {
 		raw json.RawMessage
 		to  any
-	}{{r.Agent, &s.Agent}, {r.Principal, &s.By}, {r.Metadata, &s.Metadata}, {r.Limits, &s.Limits}, {r.Usage, &s.Usage}, {r.StopReason, &s.StopReason}} {
+	}{{r.Agent, &s.Agent}, {r.Principal, &s.By}, {r.Metadata, &s.Metadata}, {r.Limits, &s.Limits}, {r.Usage, &s.Usage}, {r.StopReason, &s.StopReason}, {r.Quote, &s.Quote}} {
 		if len(part.raw) == 0 {
 			continue
 		}

@@ -114,8 +114,11 @@ type StopReason struct {
 	Type string `json:"type"`
 	// Limit is the limit that a budget_reached ran into: cost, tokens, steps, wall_time or depth.
 	Limit string `json:"limit,omitempty"`
-	// Scope is whose limit: session, agent or organization.
+	// Scope is whose limit: session (its own limits), budget or organization (its balance).
 	Scope string `json:"scope,omitempty"`
+	// ScopeID and ScopeName name the budget or whatever else the scope is; journals from before they were written have neither.
+	ScopeID   string `json:"scope_id,omitempty"`
+	ScopeName string `json:"scope_name,omitempty"`
 	// Error is what failed, for failed and retries_exhausted.
 	Error *ErrorDetail `json:"error,omitempty"`
 	// Receipt names the receipt of a kill.
@@ -184,6 +187,15 @@ type Limits struct {
 	MaxWallSeconds int64 `json:"max_wall_seconds"`
 	// MaxDepth bounds how deep sessions may start sessions.
 	MaxDepth int64 `json:"max_depth"`
+}
+
+// Quoted is the quote that a session runs by.
+type Quoted struct {
+	Quote id.Quote `json:"quote_id"`
+	// PriceVersion names the price table that the quote was made from.
+	PriceVersion string `json:"price_table_version"`
+	// Prices are that table's entries for all that the session may use, as billing/prices writes them.
+	Prices json.RawMessage `json:"prices"`
 }
 
 // Definition is what an agent version says, and the snapshot that a session runs on.

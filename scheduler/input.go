@@ -53,7 +53,7 @@ func (s *Service) Send(ctx context.Context, tx pgx.Tx, org id.Org, session id.Se
 	if err != nil {
 		return nil, err
 	}
-	if err := takesInput(l); err != nil {
+	if err := takesInput(&l.Session); err != nil {
 		return nil, err
 	}
 	by := principal.From(ctx)
@@ -94,7 +94,7 @@ func (s *Service) SetLimits(ctx context.Context, tx pgx.Tx, org id.Org, session 
 	if err != nil {
 		return journal.Session{}, err
 	}
-	if err := takesInput(l); err != nil {
+	if err := takesInput(&l.Session); err != nil {
 		return journal.Session{}, err
 	}
 	now, by := s.clock.Now(), principal.From(ctx)
@@ -131,7 +131,7 @@ func (s *Service) Resume(ctx context.Context, tx pgx.Tx, org id.Org, session id.
 	if err != nil {
 		return journal.Session{}, err
 	}
-	if err := takesInput(l); err != nil {
+	if err := takesInput(&l.Session); err != nil {
 		return journal.Session{}, err
 	}
 	if l.AtWork() {

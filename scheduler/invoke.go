@@ -10,7 +10,6 @@ import (
 
 	"ambit.dev/ambit/agents"
 	"ambit.dev/ambit/billing"
-	"ambit.dev/ambit/billing/prices"
 	"ambit.dev/ambit/internal/fault"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/money"
@@ -39,7 +38,9 @@ type InvokeInput struct {
 	Limits    *journal.Limits
 	IfRunning string // queue, interrupt or reject; empty takes the agent's
 	// Parent is the session below which a new one starts: it must live, be of the same project, and allow the depth. It is stopped with it.
-	Parent   id.Session
+	Parent id.Session
+	// Quote binds the prices, and the ceiling where Limits name none; empty for the prices of the moment.
+	Quote    id.Quote
 	Title    string
 	Metadata map[string]string
 }
@@ -68,18 +69,8 @@ type Invoked struct {
 // Invoke accepts work in the caller's transaction: the session, its first events, the hold of its ceiling and the job that wakes it are
 // one commit. It fails with a fault before anything is begun: 402 with the shortfall, 409 when the session can't take input now.
 func (s *Service) Invoke(ctx context.Context, tx pgx.Tx, org id.Org, in InvokeInput) (Invoked, error) {
-	if err := checkInput(in.Input); err != nil {
+	if err := checkInvoke(in); err != nil {
 		return Invoked{}, err
-	}
-	if in.Limits != nil {
-		if err := agents.CheckLimits("/limits", *in.Limits); err != nil {
-			return Invoked{}, err
-		}
-	}
-	switch in.IfRunning {
-	case "", "queue", "interrupt", "reject":
-	default:
-		return Invoked{}, fault.InvalidField("/if_running", "unknown_value", `if_running must be "queue", "interrupt" or "reject".`)
 	}
 	if in.Session != "" {
 		return s.continueSession(ctx, tx, org, in)
@@ -88,7 +79,7 @@ func (s *Service) Invoke(ctx context.Context, tx pgx.Tx, org id.Org, in InvokeIn
 }
 
 func (s *Service) newSession(ctx context.Context, tx pgx.Tx, org id.Org, in InvokeInput) (Invoked, error) {
-	snapshot, project, err := s.resolve(ctx, tx, org, in)
+	snapshot, project, limits, err := s.newTerms(ctx, tx, org, in)
 	if err != nil {
 		return Invoked{}, err
 	}
@@ -100,13 +91,6 @@ func (s *Service) newSession(ctx context.Context, tx pgx.Tx, org id.Org, in Invo
 		return Invoked{}, err
 	}
 	now, by := s.clock.Now(), principal.From(ctx)
-	if !s.gate.Prices().Known(now, prices.Model, snapshot.Model) {
-		return Invoked{}, prices.Unknown(prices.Model, snapshot.Model)
-	}
-	limits := snapshot.Limits
-	if in.Limits != nil {
-		limits = narrow(limits, *in.Limits)
-	}
 	if err := mayBegin(ctx, tx, org, "", project, snapshot.ID); err != nil {
 		return Invoked{}, err
 	}
@@ -115,9 +99,25 @@ func (s *Service) newSession(ctx context.Context, tx pgx.Tx, org id.Org, in Invo
 			return Invoked{}, err
 		}
 	}
+	session := id.New[id.Session]()
+	var first []journal.Entry
+	if in.Quote != "" {
+		quote, err := billing.LockQuote(ctx, tx, org, in.Project, in.Quote)
+		if err != nil {
+			return Invoked{}, err
+		}
+		said, ceiling, err := s.bind(ctx, tx, org, quote, terms{input: in, agent: snapshot, project: project, limits: limits}, session, 0)
+		if err != nil {
+			return Invoked{}, err
+		}
+		first = append(first, said)
+		if ceiling != nil && (limits.MaxCost == nil || *ceiling < *limits.MaxCost) {
+			limits.MaxCost = ceiling
+		}
+	}
 	l, _, err := journal.Create(ctx, tx, now, journal.New{
-		Org: org, ID: id.New[id.Session](), Project: project, Agent: snapshot, Parent: in.Parent, By: by, Title: title, Metadata: in.Metadata, Limits: limits,
-	})
+		Org: org, ID: session, Project: project, Agent: snapshot, Parent: in.Parent, By: by, Title: title, Metadata: in.Metadata, Limits: limits,
+	}, first...)
 	if err != nil {
 		return Invoked{}, err
 	}
@@ -170,14 +170,18 @@ func (s *Service) resolve(ctx context.Context, tx pgx.Tx, org id.Org, in InvokeI
 }
 
 func (s *Service) continueSession(ctx context.Context, tx pgx.Tx, org id.Org, in InvokeInput) (Invoked, error) {
-	if in.Agent != nil || in.Inline != nil || !in.Overrides.empty() {
-		return Invoked{}, fault.InvalidField("/session_id", "ambiguous", "A session runs on the agent that it began with: leave agent and overrides out.")
-	}
-	if in.Parent != "" {
-		return Invoked{}, fault.InvalidField("/parent_session_id", "ambiguous", "A session keeps the parent that it began with: leave parent_session_id out.")
+	if err := in.onlyContinues(); err != nil {
+		return Invoked{}, err
 	}
 	if err := mayBegin(ctx, tx, org, in.Session, "", ""); err != nil {
 		return Invoked{}, err
+	}
+	var quote billing.Quote
+	if in.Quote != "" {
+		var err error
+		if quote, err = billing.LockQuote(ctx, tx, org, in.Project, in.Quote); err != nil {
+			return Invoked{}, err
+		}
 	}
 	l, err := journal.Lock(ctx, tx, org, in.Session)
 	if err != nil {
@@ -186,14 +190,33 @@ func (s *Service) continueSession(ctx context.Context, tx pgx.Tx, org id.Org, in
 	if in.Project != "" && l.Project != in.Project {
 		return Invoked{}, fault.NotFound()
 	}
-	if err := takesInput(l); err != nil {
+	if err := takesInput(&l.Session); err != nil {
 		return Invoked{}, err
 	}
+	limits := l.Limits
 	if in.Limits != nil {
-		limits := merge(l.Limits, *in.Limits)
-		if _, err := l.Append(ctx, s.clock.Now(), journal.Of(journal.SessionLimits{Limits: limits, By: principal.From(ctx)})); err != nil {
+		limits = merge(limits, *in.Limits)
+	}
+	var entries []journal.Entry
+	if in.Quote != "" {
+		t := terms{input: in}
+		if err := t.continues(&l.Session); err != nil {
 			return Invoked{}, err
 		}
+		said, ceiling, err := s.bind(ctx, tx, org, quote, t, l.ID, l.Charged)
+		if err != nil {
+			return Invoked{}, err
+		}
+		entries = append(entries, said)
+		if ceiling != nil && (limits.MaxCost == nil || *ceiling < *limits.MaxCost) {
+			limits.MaxCost = ceiling
+		}
+	}
+	if in.Limits != nil || limits != l.Limits {
+		entries = append(entries, journal.Of(journal.SessionLimits{Limits: limits, By: principal.From(ctx)}))
+	}
+	if _, err := l.Append(ctx, s.clock.Now(), entries...); err != nil {
+		return Invoked{}, err
 	}
 	return s.accept(ctx, tx, l, in)
 }
@@ -252,11 +275,11 @@ func (s *Service) cover(ctx context.Context, tx pgx.Tx, l *journal.Locked) error
 	return s.gate.Ceiling(ctx, tx, s.clock.Now(), l, left)
 }
 
-func takesInput(l *journal.Locked) error {
-	if l.Status == journal.Terminated {
+func takesInput(s *journal.Session) error {
+	if s.Status == journal.Terminated {
 		return fault.New(fault.Conflict, "session_terminated", "The session has ended and takes no more input.")
 	}
-	if l.ArchivedAt != nil {
+	if s.ArchivedAt != nil {
 		return fault.New(fault.Conflict, "archived", "The session is archived; it can be read but takes no input.")
 	}
 	return nil

@@ -100,7 +100,7 @@ func underParent(ctx context.Context, tx pgx.Tx, org id.Org, project id.Project,
 	if project != "" && l.Project != project {
 		return fault.NotFound()
 	}
-	if err := takesInput(l); err != nil {
+	if err := takesInput(&l.Session); err != nil {
 		return err
 	}
 	above, err := stopdb.New(tx).Ancestors(ctx, stopdb.AncestorsParams{OrgID: org, ID: parent})

@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"ambit.dev/ambit/agents"
+	"ambit.dev/ambit/connectors"
 	"ambit.dev/ambit/governance/gate"
 	"ambit.dev/ambit/internal/clock"
 	"ambit.dev/ambit/internal/fault"
@@ -27,6 +28,7 @@ type Service struct {
 	listener  *postgres.Listener
 	previews  *Previews
 	sandboxes *sandbox.Service
+	tools     *connectors.Registry
 	signer    Signer
 	clock     clock.Clock
 	log       *slog.Logger
@@ -41,7 +43,7 @@ type Signer interface {
 	Sign(ctx context.Context, claims any) (string, error)
 }
 
-// Deps are what a service needs. Sandboxes may be nil where there are none, as in some tests.
+// Deps are what a service needs. Sandboxes may be nil where there are none, and Tools where no agent has any, as in some tests.
 type Deps struct {
 	DB        *postgres.DB
 	Agents    *agents.Service
@@ -49,6 +51,7 @@ type Deps struct {
 	Listener  *postgres.Listener
 	Previews  *Previews
 	Sandboxes *sandbox.Service
+	Tools     *connectors.Registry
 	Signer    Signer
 	Clock     clock.Clock
 	Log       *slog.Logger
@@ -56,7 +59,7 @@ type Deps struct {
 
 // NewService makes the service.
 func NewService(d Deps) *Service {
-	s := &Service{db: d.DB, agents: d.Agents, gate: d.Gate, listener: d.Listener, previews: d.Previews, sandboxes: d.Sandboxes, signer: d.Signer, clock: d.Clock, log: d.Log}
+	s := &Service{db: d.DB, agents: d.Agents, gate: d.Gate, listener: d.Listener, previews: d.Previews, sandboxes: d.Sandboxes, tools: d.Tools, signer: d.Signer, clock: d.Clock, log: d.Log}
 	s.running, s.cut = context.WithCancel(context.Background())
 	return s
 }

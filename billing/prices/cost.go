@@ -30,6 +30,12 @@ var fallback = map[Unit]Unit{CacheReadToken: InputToken, CacheWriteToken: InputT
 // Cost is what the quantities cost at the given time. Units of which there are none give no line. It fails with price_unknown, or when a
 // quantity is negative or the sum does not fit.
 func (t *Table) Cost(at time.Time, kind Kind, ref string, q Quantities) (money.Nanos, []Line, error) {
+	return t.CostOfCalls(at, kind, ref, q, 1)
+}
+
+// CostOfCalls is what the quantities of so many calls cost together, as if each call had its even share of them: which tier counts is decided
+// by the length of the mean prompt. It is an estimate where calls differ; what is captured is Cost, call by call.
+func (t *Table) CostOfCalls(at time.Time, kind Kind, ref string, q Quantities, calls int64) (money.Nanos, []Line, error) {
 	e, err := t.Lookup(at, kind, ref)
 	if err != nil {
 		return 0, nil, err
@@ -38,7 +44,7 @@ func (t *Table) Cost(at time.Time, kind Kind, ref string, q Quantities) (money.N
 	if err != nil {
 		return 0, nil, err
 	}
-	return bill(kind, ref, e.at(prompt), q)
+	return bill(kind, ref, e.at(prompt/max(1, calls)), q)
 }
 
 // Bound is the most that a call can cost whose quantities are at most these. For a model, the counts of input, cache reads and cache

@@ -10,6 +10,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"ambit.dev/ambit/agents"
+	"ambit.dev/ambit/billing"
 	consoleagents "ambit.dev/ambit/console/agents"
 	"ambit.dev/ambit/console/page"
 	"ambit.dev/ambit/console/sessions"
@@ -46,6 +47,7 @@ func (h *Handler) Register(g *echo.Group) {
 	g.GET("/playground", h.show, page.Need(tenants.SessionsRead))
 	g.POST("/playground", h.run, page.Need(tenants.SessionsWrite))
 	g.POST("/playground/curl", h.asCurl, page.Need(tenants.SessionsRead))
+	g.POST("/playground/estimate", h.estimate, page.Need(tenants.SessionsWrite))
 }
 
 func readForm(values url.Values) form {
@@ -247,4 +249,29 @@ func (h *Handler) asCurl(c echo.Context) error {
 		return err
 	}
 	return page.Render(c, 200, Curl(curl(h.APIURL, v.Form, v.Definition)))
+}
+
+// estimate says what the task of the form would cost, as it is now. It keeps nothing. What can't be priced gives no line: running it says why.
+func (h *Handler) estimate(c echo.Context) error {
+	ctx, p := c.Request().Context(), page.PlaceOf(c)
+	values, err := c.FormParams()
+	if err != nil {
+		return echo.ErrBadRequest.WithInternal(err)
+	}
+	in, problems := h.invoke(p, readForm(values))
+	if len(problems) > 0 || strings.TrimSpace(values.Get("input")) == "" {
+		return page.Render(c, 200, Estimate(nil))
+	}
+	var quote billing.Quote
+	err = h.DB.InTx(ctx, p.Org, func(tx pgx.Tx) (err error) {
+		quote, err = h.Sessions.Estimate(ctx, tx, p.Org, in)
+		return err
+	})
+	if err != nil {
+		if _, _, err := page.FormProblems(err, nil); err != nil {
+			return err
+		}
+		return page.Render(c, 200, Estimate(nil))
+	}
+	return page.Render(c, 200, Estimate(&quote))
 }

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"ambit.dev/ambit/billing"
 	"ambit.dev/ambit/console/page"
 	"ambit.dev/ambit/console/sessions"
 	"ambit.dev/ambit/console/ui"
@@ -72,4 +73,12 @@ func curl(api string, f form, d journal.Definition) string {
 	// Within single quotes a shell takes all as it is but the quote itself.
 	quoted := strings.ReplaceAll(strings.TrimSpace(raw.String()), "'", `'\''`)
 	return "curl -sSN " + api + "/v1/invoke \\\n  -H \"Authorization: Bearer $AMBIT_API_KEY\" \\\n  -H 'Content-Type: application/json' \\\n  -d '" + quoted + "'"
+}
+
+// estimateFrom says where an estimate comes from.
+func estimateFrom(b billing.QuoteBasis) string {
+	if b.From == "history" {
+		return "by " + strconv.Itoa(b.Sessions) + " finished sessions of this agent"
+	}
+	return "reckoned from the text"
 }

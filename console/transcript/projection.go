@@ -315,6 +315,9 @@ func (p *Projection) session(ev journal.Event) (*Entry, error) {
 	case "session.limits_changed":
 		m, err := journal.Decode[journal.SessionLimits](ev)
 		return p.noted(ev, err, "settings", "Limits changed", "by "+p.speaker(m.By))
+	case "session.quoted":
+		m, err := journal.Decode[journal.SessionQuoted](ev)
+		return p.noted(ev, err, "coin", "Runs by a quote", string(m.Quote)+", prices of table "+m.PriceVersion)
 	case "sandbox.started":
 		m, err := journal.Decode[journal.SandboxStarted](ev)
 		text := m.Driver + " on node " + nodeName(m.Node)

@@ -74,6 +74,7 @@ type Gate struct {
 	policies *policy.Cache
 	clock    clock.Clock
 	log      *slog.Logger
+	quoted   quotedTables
 }
 
 // New makes a gate over a price table and the organisations' rules.
@@ -128,14 +129,14 @@ func reachable(agent journal.Snapshot, p Proposal) *journal.Reason {
 	return &journal.Reason{Rule: "agent.network", Message: fmt.Sprintf("The host %s is not among those that this agent may reach. %s", p.Domain, may)}
 }
 
-func (g *Gate) bound(now time.Time, quantity []Priced) (money.Nanos, []prices.Line, error) {
+func bound(table *prices.Table, now time.Time, quantity []Priced) (money.Nanos, []prices.Line, error) {
 	var total money.Nanos
 	var lines []prices.Line
 	if len(quantity) == 0 {
 		return 0, nil, errors.New("a proposal needs at least one priced quantity")
 	}
 	for _, q := range quantity {
-		amount, more, err := g.prices.Bound(now, q.Kind, q.Ref, q.Quantities)
+		amount, more, err := table.Bound(now, q.Kind, q.Ref, q.Quantities)
 		if err != nil {
 			return 0, nil, err
 		}
@@ -156,7 +157,7 @@ type Used struct {
 
 // SettleTx is Settle in a transaction that has locked the session: for what is settled by others than its worker.
 func (g *Gate) SettleTx(ctx context.Context, tx pgx.Tx, now time.Time, session *journal.Locked, hold id.Hold, used Used) (billing.Settled, error) {
-	cost, err := g.cost(used)
+	cost, err := g.cost(&session.Session, used)
 	if err != nil {
 		return billing.Settled{}, err
 	}
@@ -168,9 +169,13 @@ func (g *Gate) SettleTx(ctx context.Context, tx pgx.Tx, now time.Time, session *
 	return settled, nil
 }
 
-func (g *Gate) cost(used Used) (cost money.Nanos, err error) {
+func (g *Gate) cost(session *journal.Session, used Used) (cost money.Nanos, err error) {
+	table, err := g.tableOf(session)
+	if err != nil {
+		return 0, err
+	}
 	for _, q := range used.Quantity {
-		amount, _, err := g.prices.Cost(used.At, q.Kind, q.Ref, q.Quantities)
+		amount, _, err := table.Cost(used.At, q.Kind, q.Ref, q.Quantities)
 		if err != nil {
 			return 0, fmt.Errorf("price what was used: %w", err)
 		}
@@ -193,8 +198,12 @@ func (g *Gate) Ceiling(ctx context.Context, tx pgx.Tx, now time.Time, session *j
 	if session.CeilingHold != "" {
 		return fmt.Errorf("session %s has a ceiling held already", session.ID)
 	}
+	table, err := g.tableOf(&session.Session)
+	if err != nil {
+		return err
+	}
 	hold, short, err := billing.Place(ctx, tx, now, session.Org, billing.HoldRequest{
-		Session: session.ID, Amount: amount, PriceVersion: g.prices.Version(), Expires: now.AddDate(0, 0, 30),
+		Session: session.ID, Amount: amount, PriceVersion: table.Version(), Expires: now.AddDate(0, 0, 30),
 	})
 	if err != nil {
 		return err

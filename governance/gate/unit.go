@@ -64,7 +64,11 @@ func (g *Gate) Admit(u *Unit, p Proposal) (Decision, error) {
 		rules = policy.Empty
 	}
 	u.policy = rules.Version()
-	bound, lines, err := g.bound(u.Now, p.Quantity)
+	table, err := g.tableOf(&u.Session)
+	if err != nil {
+		return Decision{}, err
+	}
+	bound, lines, err := bound(table, u.Now, p.Quantity)
 	unpriced := fault.IsCode(err, "price_unknown")
 	if err != nil && !unpriced {
 		return Decision{}, err
@@ -91,7 +95,7 @@ func (g *Gate) Admit(u *Unit, p Proposal) (Decision, error) {
 	}
 	u.hold = id.New[id.Hold]()
 	u.place = &billing.HoldRequest{
-		Session: u.ID, Step: p.Step, Parent: u.CeilingHold, Amount: bound, Lines: lines, PriceVersion: g.prices.Version(), Expires: u.Now.Add(p.Within),
+		Session: u.ID, Step: p.Step, Parent: u.CeilingHold, Amount: bound, Lines: lines, PriceVersion: table.Version(), Expires: u.Now.Add(p.Within),
 	}
 	u.admission = &Admission{
 		kind: p.Kind, digest: p.Digest, now: g.clock.Now,
@@ -109,7 +113,7 @@ func (g *Gate) Settle(ctx context.Context, u *Unit, hold journal.HoldRef, used U
 	if u.settle != nil {
 		return billing.Settled{}, errors.New("a unit settles one effect")
 	}
-	cost, err := g.cost(used)
+	cost, err := g.cost(&u.Session, used)
 	if err != nil {
 		return billing.Settled{}, err
 	}

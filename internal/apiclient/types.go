@@ -60,6 +60,26 @@ type Session struct {
 	URL       string    `json:"url"`
 }
 
+// Quote is what something would cost, as far as a terminal shows it.
+type Quote struct {
+	ID      string `json:"id"`
+	Low     Money  `json:"low"`
+	Likely  Money  `json:"likely"`
+	Ceiling Money  `json:"ceiling"`
+	Lines   []struct {
+		Ref       string `json:"ref"`
+		Unit      string `json:"unit"`
+		UnitPrice Money  `json:"unit_price"`
+		Per       int64  `json:"per"`
+		Quantity  int64  `json:"quantity"`
+		Amount    Money  `json:"amount"`
+	} `json:"lines"`
+	Basis struct {
+		Assumptions []string `json:"assumptions"`
+	} `json:"basis"`
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
 // StopReason says why a session is idle or terminated.
 type StopReason struct {
 	Type  string `json:"type"`

@@ -68,3 +68,23 @@ type LedgerTransfer struct {
 	CreatedAt     time.Time
 	Budgets       []string
 }
+
+type Quote struct {
+	OrgID        id.Org
+	ID           string
+	ProjectID    id.Project
+	Kind         string
+	Digest       []byte
+	LowNanos     int64
+	LikelyNanos  int64
+	CeilingNanos int64
+	Lines        json.RawMessage
+	Basis        json.RawMessage
+	PriceVersion string
+	Prices       json.RawMessage
+	CreatedBy    json.RawMessage
+	CreatedAt    time.Time
+	ExpiresAt    time.Time
+	UsedAt       *time.Time
+	UsedBy       *string
+}

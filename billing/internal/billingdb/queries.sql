@@ -236,3 +236,22 @@ WHERE x.id = ANY (@ids::text[]);
 
 -- name: FindOrganization :one
 SELECT coalesce(ambit_find_organization(@name::text), '')::text;
+
+-- name: InsertQuote :exec
+INSERT INTO quotes (org_id, id, project_id, kind, digest, low_nanos, likely_nanos, ceiling_nanos, lines, basis, price_version, prices, created_by, created_at, expires_at)
+VALUES (@org_id, @id, @project_id, @kind, @digest, @low_nanos, @likely_nanos, @ceiling_nanos, @lines, @basis, @price_version, @prices, @created_by, @now, @expires_at);
+
+-- name: GetQuote :one
+SELECT * FROM quotes WHERE org_id = @org_id AND id = @id;
+
+-- name: LockQuote :one
+-- Whoever uses a quote has its row: of two at once, the second sees that it is used.
+SELECT * FROM quotes WHERE org_id = @org_id AND id = @id FOR UPDATE;
+
+-- name: UseQuote :execrows
+UPDATE quotes SET used_at = @now::timestamptz, used_by = @session_id::text WHERE org_id = @org_id AND id = @id AND used_at IS NULL;
+
+-- name: ForgetQuotes :exec
+-- Those that nobody used and that ran out long ago, a few at a time.
+DELETE FROM quotes d WHERE d.org_id = @org_id AND d.id IN (
+  SELECT q.id FROM quotes q WHERE q.org_id = @org_id AND q.used_at IS NULL AND q.expires_at < @before LIMIT 100 FOR UPDATE SKIP LOCKED);

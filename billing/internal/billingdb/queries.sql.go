@@ -229,6 +229,22 @@ func (q *Queries) FindOrganization(ctx context.Context, name string) (string, er
 	return column_1, err
 }
 
+const forgetQuotes = `-- name: ForgetQuotes :exec
+DELETE FROM quotes d WHERE d.org_id = $1 AND d.id IN (
+  SELECT q.id FROM quotes q WHERE q.org_id = $1 AND q.used_at IS NULL AND q.expires_at < $2 LIMIT 100 FOR UPDATE SKIP LOCKED)
+`
+
+type ForgetQuotesParams struct {
+	OrgID  id.Org
+	Before time.Time
+}
+
+// Those that nobody used and that ran out long ago, a few at a time.
+func (q *Queries) ForgetQuotes(ctx context.Context, arg ForgetQuotesParams) error {
+	_, err := q.db.Exec(ctx, forgetQuotes, arg.OrgID, arg.Before)
+	return err
+}
+
 const getBudget = `-- name: GetBudget :one
 SELECT b.org_id, b.id, b.name, b.scope, b.limit_nanos, b.period, b.action, b.alerts, b.version, b.created_by, b.created_at, b.updated_at, b.archived_at, greatest(s.starts, '0001-01-01Z')::timestamptz AS starts_at,
        (CASE b.period WHEN 'total' THEN '0001-01-01Z'::timestamptz WHEN 'hour' THEN s.starts + interval '1 hour'
@@ -366,6 +382,40 @@ func (q *Queries) GetHold(ctx context.Context, arg GetHoldParams) (Hold, error) 
 	return i, err
 }
 
+const getQuote = `-- name: GetQuote :one
+SELECT org_id, id, project_id, kind, digest, low_nanos, likely_nanos, ceiling_nanos, lines, basis, price_version, prices, created_by, created_at, expires_at, used_at, used_by FROM quotes WHERE org_id = $1 AND id = $2
+`
+
+type GetQuoteParams struct {
+	OrgID id.Org
+	ID    string
+}
+
+func (q *Queries) GetQuote(ctx context.Context, arg GetQuoteParams) (Quote, error) {
+	row := q.db.QueryRow(ctx, getQuote, arg.OrgID, arg.ID)
+	var i Quote
+	err := row.Scan(
+		&i.OrgID,
+		&i.ID,
+		&i.ProjectID,
+		&i.Kind,
+		&i.Digest,
+		&i.LowNanos,
+		&i.LikelyNanos,
+		&i.CeilingNanos,
+		&i.Lines,
+		&i.Basis,
+		&i.PriceVersion,
+		&i.Prices,
+		&i.CreatedBy,
+		&i.CreatedAt,
+		&i.ExpiresAt,
+		&i.UsedAt,
+		&i.UsedBy,
+	)
+	return i, err
+}
+
 const holdAndProject = `-- name: HoldAndProject :one
 SELECT h.id, h.parent_id, h.session_id, h.step_id, h.amount_nanos, h.carved_nanos, h.captured_nanos, h.released_nanos, h.state, h.price_version, h.expires_at, h.created_at, h.settled_at,
   coalesce(s.project_id, '')::text AS project_id
@@ -447,6 +497,50 @@ func (q *Queries) InsertBudget(ctx context.Context, arg InsertBudgetParams) erro
 		arg.Alerts,
 		arg.CreatedBy,
 		arg.Now,
+	)
+	return err
+}
+
+const insertQuote = `-- name: InsertQuote :exec
+INSERT INTO quotes (org_id, id, project_id, kind, digest, low_nanos, likely_nanos, ceiling_nanos, lines, basis, price_version, prices, created_by, created_at, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
+`
+
+type InsertQuoteParams struct {
+	OrgID        id.Org
+	ID           string
+	ProjectID    id.Project
+	Kind         string
+	Digest       []byte
+	LowNanos     int64
+	LikelyNanos  int64
+	CeilingNanos int64
+	Lines        json.RawMessage
+	Basis        json.RawMessage
+	PriceVersion string
+	Prices       json.RawMessage
+	CreatedBy    json.RawMessage
+	Now          time.Time
+	ExpiresAt    time.Time
+}
+
+func (q *Queries) InsertQuote(ctx context.Context, arg InsertQuoteParams) error {
+	_, err := q.db.Exec(ctx, insertQuote,
+		arg.OrgID,
+		arg.ID,
+		arg.ProjectID,
+		arg.Kind,
+		arg.Digest,
+		arg.LowNanos,
+		arg.LikelyNanos,
+		arg.CeilingNanos,
+		arg.Lines,
+		arg.Basis,
+		arg.PriceVersion,
+		arg.Prices,
+		arg.CreatedBy,
+		arg.Now,
+		arg.ExpiresAt,
 	)
 	return err
 }
@@ -880,6 +974,41 @@ func (q *Queries) LockBudget(ctx context.Context, arg LockBudgetParams) (Budget,
 		&i.CreatedAt,
 		&i.UpdatedAt,
 		&i.ArchivedAt,
+	)
+	return i, err
+}
+
+const lockQuote = `-- name: LockQuote :one
+SELECT org_id, id, project_id, kind, digest, low_nanos, likely_nanos, ceiling_nanos, lines, basis, price_version, prices, created_by, created_at, expires_at, used_at, used_by FROM quotes WHERE org_id = $1 AND id = $2 FOR UPDATE
+`
+
+type LockQuoteParams struct {
+	OrgID id.Org
+	ID    string
+}
+
+// Whoever uses a quote has its row: of two at once, the second sees that it is used.
+func (q *Queries) LockQuote(ctx context.Context, arg LockQuoteParams) (Quote, error) {
+	row := q.db.QueryRow(ctx, lockQuote, arg.OrgID, arg.ID)
+	var i Quote
+	err := row.Scan(
+		&i.OrgID,
+		&i.ID,
+		&i.ProjectID,
+		&i.Kind,
+		&i.Digest,
+		&i.LowNanos,
+		&i.LikelyNanos,
+		&i.CeilingNanos,
+		&i.Lines,
+		&i.Basis,
+		&i.PriceVersion,
+		&i.Prices,
+		&i.CreatedBy,
+		&i.CreatedAt,
+		&i.ExpiresAt,
+		&i.UsedAt,
+		&i.UsedBy,
 	)
 	return i, err
 }
@@ -1504,6 +1633,30 @@ func (q *Queries) Usage(ctx context.Context, arg UsageParams) ([]UsageRow, error
 		return nil, err
 	}
 	return items, nil
+}
+
+const useQuote = `-- name: UseQuote :execrows
+UPDATE quotes SET used_at = $1::timestamptz, used_by = $2::text WHERE org_id = $3 AND id = $4 AND used_at IS NULL
+`
+
+type UseQuoteParams struct {
+	Now       time.Time
+	SessionID string
+	OrgID     id.Org
+	ID        string
+}
+
+func (q *Queries) UseQuote(ctx context.Context, arg UseQuoteParams) (int64, error) {
+	result, err := q.db.Exec(ctx, useQuote,
+		arg.Now,
+		arg.SessionID,
+		arg.OrgID,
+		arg.ID,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const zone = `-- name: Zone :one

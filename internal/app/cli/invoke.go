@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -19,10 +18,9 @@ import (
 const maxPrompt = 4 << 20
 
 type invokeFlags struct {
-	agent, model, system, session, maxCost, title, ifRunning string
-	tools                                                    []string
-	maxSteps, maxTokens                                      int64
-	quiet, asJSON                                            bool
+	workFlags
+	quote, title, ifRunning string
+	quiet, asJSON           bool
 }
 
 func invokeCommand() *cobra.Command {
@@ -34,106 +32,41 @@ func invokeCommand() *cobra.Command {
 		Example: `  ambit invoke --agent helper "What is in this folder?"
   ambit invoke --agent helper@prod --max-cost 0.50 - < task.md
   ambit invoke --model ambit/scripted --tool bash "hello"
-  ambit invoke --session ses_… "and now in French"`,
+  ambit invoke --session ses_… "and now in French"
+  ambit invoke --agent helper --quote quo_… - < task.md`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			message := strings.Join(args, " ")
-			if message == "-" {
-				raw, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), maxPrompt+1))
-				if err != nil {
-					return fmt.Errorf("read the message: %w", err)
-				}
-				if len(raw) > maxPrompt {
-					return fmt.Errorf("the message is larger than %d bytes: put large input into a file of the session's working directory", maxPrompt)
-				}
-				message = string(raw)
+			message, err := readMessage(cmd, args)
+			if err != nil {
+				return err
 			}
 			return withClient(cmd, func(ctx context.Context, c *apiclient.Client) error {
 				body, err := f.body(ctx, c, message)
 				if err != nil {
 					return err
 				}
+				f.complete(body)
 				return watch(ctx, cmd, c, body, f)
 			})
 		},
 	}
+	f.workFlags.on(cmd)
 	fl := cmd.Flags()
-	fl.StringVar(&f.agent, "agent", "", "the agent, by id or name; @version or @alias may follow")
-	fl.StringVar(&f.model, "model", "", "a model, in place of a stored agent")
-	fl.StringVar(&f.system, "system", "", "a system prompt; with --agent it replaces the agent's for this session")
-	fl.StringArrayVar(&f.tools, "tool", nil, "a built-in tool; may be repeated; with --agent they replace the agent's")
-	fl.StringVar(&f.session, "session", "", "continue this session")
+	fl.StringVar(&f.quote, "quote", "", "a quote of this very work (ambit quote): its prices bind, and its ceiling is held unless --max-cost names another")
 	fl.StringVar(&f.ifRunning, "if-running", "", "when the session is at work: queue, interrupt or reject")
-	fl.StringVar(&f.maxCost, "max-cost", "", "the most that it may cost, in dollars, such as 0.50; held before anything begins")
-	fl.Int64Var(&f.maxSteps, "max-steps", 0, "the most steps")
-	fl.Int64Var(&f.maxTokens, "max-tokens", 0, "the most tokens of the session")
 	fl.StringVar(&f.title, "title", "", "the session's title")
 	fl.BoolVarP(&f.quiet, "quiet", "q", false, "print only what the agent says")
 	fl.BoolVar(&f.asJSON, "json", false, "print each event as a line of JSON")
 	return cmd
 }
 
-// body turns the flags into an invoke.
-func (f *invokeFlags) body(ctx context.Context, c *apiclient.Client, message string) (map[string]any, error) {
-	body := map[string]any{"input": message}
-	chosen := 0
-	for _, s := range []string{f.agent, f.model, f.session} {
-		if s != "" {
-			chosen++
+// complete adds what an invoke has besides the work.
+func (f *invokeFlags) complete(body map[string]any) {
+	for name, value := range map[string]string{"title": f.title, "if_running": f.ifRunning, "quote_id": f.quote} {
+		if value != "" {
+			body[name] = value
 		}
 	}
-	if chosen != 1 {
-		return nil, errors.New("say who is to do it: one of --agent, --model or --session")
-	}
-	switch {
-	case f.session != "":
-		body["session_id"] = f.session
-	case f.model != "":
-		body["agent"] = map[string]any{"model": f.model, "system": f.system, "tools": append([]string{}, f.tools...)}
-	default:
-		name, at, _ := strings.Cut(f.agent, "@")
-		id, err := agentByName(ctx, c, name)
-		if err != nil {
-			return nil, err
-		}
-		choice := map[string]any{"id": id}
-		if n, err := strconv.Atoi(at); err == nil {
-			choice["version"] = n
-		} else if at != "" {
-			choice["alias"] = at
-		}
-		body["agent"] = choice
-		over := map[string]any{}
-		if f.system != "" {
-			over["system"] = f.system
-		}
-		if len(f.tools) > 0 {
-			over["tools"] = f.tools
-		}
-		if len(over) > 0 {
-			body["overrides"] = over
-		}
-	}
-	limits := map[string]any{}
-	if f.maxCost != "" {
-		limits["max_cost"] = apiclient.Money{Amount: strings.TrimPrefix(f.maxCost, "$"), Currency: "USD"}
-	}
-	if f.maxSteps > 0 {
-		limits["max_steps"] = f.maxSteps
-	}
-	if f.maxTokens > 0 {
-		limits["max_tokens"] = f.maxTokens
-	}
-	if len(limits) > 0 {
-		body["limits"] = limits
-	}
-	if f.title != "" {
-		body["title"] = f.title
-	}
-	if f.ifRunning != "" {
-		body["if_running"] = f.ifRunning
-	}
-	return body, nil
 }
 
 // watch follows an invoke on the terminal. What the agent says goes to the standard output, all else to the standard error, so that the

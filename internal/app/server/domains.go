@@ -163,7 +163,7 @@ func (d *Domains) open(ctx context.Context, role Role) (err error) {
 	}
 	d.Previews = scheduler.NewPreviews(d.Config.NodeURL.Reveal(), scheduler.FetchPreviews(http.DefaultClient, d.previewsToken()))
 	d.Sessions = scheduler.NewService(scheduler.Deps{
-		DB: d.DB, Agents: d.Agents, Gate: d.Gate, Listener: d.Listener, Previews: d.Previews, Sandboxes: d.Sandboxes, Signer: d.Identity.Typed(receipt.Type), Clock: d.Clock, Log: d.Log,
+		DB: d.DB, Agents: d.Agents, Gate: d.Gate, Listener: d.Listener, Previews: d.Previews, Sandboxes: d.Sandboxes, Tools: d.Tools, Signer: d.Identity.Typed(receipt.Type), Clock: d.Clock, Log: d.Log,
 	})
 	return nil
 }

@@ -66,6 +66,7 @@ type Session struct {
 	UpdatedAt       time.Time
 	ArchivedAt      *time.Time
 	BudgetScopes    []string
+	Quote           json.RawMessage
 }
 
 type Step struct {

@@ -69,6 +69,9 @@ WHERE org_id = @org_id AND id = @id AND epoch = @epoch AND lease_owner = @owner;
 -- name: SetCeilingHold :exec
 UPDATE sessions SET ceiling_hold_id = @ceiling_hold_id WHERE org_id = @org_id AND id = @id;
 
+-- name: SetQuote :exec
+UPDATE sessions SET quote = @quote WHERE org_id = @org_id AND id = @id;
+
 -- name: UpdateSession :execrows
 UPDATE sessions SET title = @title, metadata = @metadata, archived_at = @archived_at, updated_at = @now, version = version + 1
 WHERE org_id = @org_id AND id = @id;
@@ -140,3 +143,21 @@ SELECT agent_id, count(*)::bigint AS runs,
 FROM sessions
 WHERE org_id = @org_id AND agent_id = ANY (@agent_ids::text[]) AND id >= @since_id
 GROUP BY agent_id;
+
+-- name: FinishedSteps :many
+-- What an agent's latest finished sessions used, by step kind and name: sessions that ended by themselves on the given model.
+SELECT st.session_id, st.kind, st.name, count(*) AS calls,
+       coalesce(sum((st.usage ->> 'input_tokens')::bigint), 0)::bigint AS input_tokens,
+       coalesce(sum((st.usage ->> 'cache_read_tokens')::bigint), 0)::bigint AS cache_read_tokens,
+       coalesce(sum((st.usage ->> 'cache_write_tokens')::bigint), 0)::bigint AS cache_write_tokens,
+       coalesce(sum((st.usage ->> 'output_tokens')::bigint), 0)::bigint AS output_tokens,
+       coalesce(sum((st.usage ->> 'reasoning_tokens')::bigint), 0)::bigint AS reasoning_tokens,
+       coalesce(sum((st.usage ->> 'sandbox_ms')::bigint), 0)::bigint AS sandbox_ms
+FROM (
+  SELECT s.id FROM sessions s
+  WHERE s.org_id = @org_id AND s.agent_id = @agent_id::text AND s.agent ->> 'model' = @model::text
+    AND ((s.status = 'idle' AND s.stop_reason ->> 'type' = 'end_turn') OR (s.status = 'terminated' AND s.stop_reason ->> 'type' = 'archived'))
+  ORDER BY s.id DESC LIMIT @sessions
+) latest JOIN steps st ON st.org_id = @org_id AND st.session_id = latest.id AND st.settled_seq IS NOT NULL
+GROUP BY st.session_id, st.kind, st.name
+ORDER BY st.session_id DESC, st.kind, st.name;

@@ -158,6 +158,81 @@ func (q *Queries) CompleteReceipt(ctx context.Context, arg CompleteReceiptParams
 	return result.RowsAffected(), nil
 }
 
+const finishedSteps = `-- name: FinishedSteps :many
+SELECT st.session_id, st.kind, st.name, count(*) AS calls,
+       coalesce(sum((st.usage ->> 'input_tokens')::bigint), 0)::bigint AS input_tokens,
+       coalesce(sum((st.usage ->> 'cache_read_tokens')::bigint), 0)::bigint AS cache_read_tokens,
+       coalesce(sum((st.usage ->> 'cache_write_tokens')::bigint), 0)::bigint AS cache_write_tokens,
+       coalesce(sum((st.usage ->> 'output_tokens')::bigint), 0)::bigint AS output_tokens,
+       coalesce(sum((st.usage ->> 'reasoning_tokens')::bigint), 0)::bigint AS reasoning_tokens,
+       coalesce(sum((st.usage ->> 'sandbox_ms')::bigint), 0)::bigint AS sandbox_ms
+FROM (
+  SELECT s.id FROM sessions s
+  WHERE s.org_id = $1 AND s.agent_id = $2::text AND s.agent ->> 'model' = $3::text
+    AND ((s.status = 'idle' AND s.stop_reason ->> 'type' = 'end_turn') OR (s.status = 'terminated' AND s.stop_reason ->> 'type' = 'archived'))
+  ORDER BY s.id DESC LIMIT $4
+) latest JOIN steps st ON st.org_id = $1 AND st.session_id = latest.id AND st.settled_seq IS NOT NULL
+GROUP BY st.session_id, st.kind, st.name
+ORDER BY st.session_id DESC, st.kind, st.name
+`
+
+type FinishedStepsParams struct {
+	OrgID    id.Org
+	AgentID  string
+	Model    string
+	Sessions int32
+}
+
+type FinishedStepsRow struct {
+	SessionID        id.Session
+	Kind             string
+	Name             string
+	Calls            int64
+	InputTokens      int64
+	CacheReadTokens  int64
+	CacheWriteTokens int64
+	OutputTokens     int64
+	ReasoningTokens  int64
+	SandboxMs        int64
+}
+
+// What an agent's latest finished sessions used, by step kind and name: sessions that ended by themselves on the given model.
+func (q *Queries) FinishedSteps(ctx context.Context, arg FinishedStepsParams) ([]FinishedStepsRow, error) {
+	rows, err := q.db.Query(ctx, finishedSteps,
+		arg.OrgID,
+		arg.AgentID,
+		arg.Model,
+		arg.Sessions,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []FinishedStepsRow
+	for rows.Next() {
+		var i FinishedStepsRow
+		if err := rows.Scan(
+			&i.SessionID,
+			&i.Kind,
+			&i.Name,
+			&i.Calls,
+			&i.InputTokens,
+			&i.CacheReadTokens,
+			&i.CacheWriteTokens,
+			&i.OutputTokens,
+			&i.ReasoningTokens,
+			&i.SandboxMs,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const getEvent = `-- name: GetEvent :one
 SELECT org_id, session_id, seq, id, type, schema_version, epoch, step_id, payload, created_at FROM events WHERE org_id = $1 AND id = $2
 `
@@ -213,7 +288,7 @@ func (q *Queries) GetReceipt(ctx context.Context, arg GetReceiptParams) (Receipt
 }
 
 const getSession = `-- name: GetSession :one
-SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at, budget_scopes FROM sessions WHERE org_id = $1 AND id = $2
+SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at, budget_scopes, quote FROM sessions WHERE org_id = $1 AND id = $2
 `
 
 type GetSessionParams struct {
@@ -252,6 +327,7 @@ func (q *Queries) GetSession(ctx context.Context, arg GetSessionParams) (Session
 		&i.UpdatedAt,
 		&i.ArchivedAt,
 		&i.BudgetScopes,
+		&i.Quote,
 	)
 	return i, err
 }
@@ -553,7 +629,7 @@ func (q *Queries) ListEventsDescending(ctx context.Context, arg ListEventsDescen
 }
 
 const listSessions = `-- name: ListSessions :many
-SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at, budget_scopes FROM sessions
+SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at, budget_scopes, quote FROM sessions
 WHERE org_id = $1
   AND ($2::text = '' OR project_id = $2::text)
   AND ($3::text = '' OR agent_id = $3::text)
@@ -634,6 +710,7 @@ func (q *Queries) ListSessions(ctx context.Context, arg ListSessionsParams) ([]S
 			&i.UpdatedAt,
 			&i.ArchivedAt,
 			&i.BudgetScopes,
+			&i.Quote,
 		); err != nil {
 			return nil, err
 		}
@@ -646,7 +723,7 @@ func (q *Queries) ListSessions(ctx context.Context, arg ListSessionsParams) ([]S
 }
 
 const listSessionsAscending = `-- name: ListSessionsAscending :many
-SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at, budget_scopes FROM sessions
+SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at, budget_scopes, quote FROM sessions
 WHERE org_id = $1
   AND ($2::text = '' OR project_id = $2::text)
   AND ($3::text = '' OR agent_id = $3::text)
@@ -727,6 +804,7 @@ func (q *Queries) ListSessionsAscending(ctx context.Context, arg ListSessionsAsc
 			&i.UpdatedAt,
 			&i.ArchivedAt,
 			&i.BudgetScopes,
+			&i.Quote,
 		); err != nil {
 			return nil, err
 		}
@@ -792,7 +870,7 @@ func (q *Queries) ListSteps(ctx context.Context, arg ListStepsParams) ([]Step, e
 }
 
 const lockSession = `-- name: LockSession :one
-SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at, budget_scopes, coalesce(lease_expires_at > now(), false)::boolean AS lease_live
+SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at, budget_scopes, quote, coalesce(lease_expires_at > now(), false)::boolean AS lease_live
 FROM sessions WHERE org_id = $1 AND id = $2 FOR UPDATE
 `
 
@@ -829,6 +907,7 @@ type LockSessionRow struct {
 	UpdatedAt       time.Time
 	ArchivedAt      *time.Time
 	BudgetScopes    []string
+	Quote           json.RawMessage
 	LeaseLive       bool
 }
 
@@ -864,6 +943,7 @@ func (q *Queries) LockSession(ctx context.Context, arg LockSessionParams) (LockS
 		&i.UpdatedAt,
 		&i.ArchivedAt,
 		&i.BudgetScopes,
+		&i.Quote,
 		&i.LeaseLive,
 	)
 	return i, err
@@ -1018,6 +1098,21 @@ type SetCeilingHoldParams struct {
 
 func (q *Queries) SetCeilingHold(ctx context.Context, arg SetCeilingHoldParams) error {
 	_, err := q.db.Exec(ctx, setCeilingHold, arg.CeilingHoldID, arg.OrgID, arg.ID)
+	return err
+}
+
+const setQuote = `-- name: SetQuote :exec
+UPDATE sessions SET quote = $1 WHERE org_id = $2 AND id = $3
+`
+
+type SetQuoteParams struct {
+	Quote json.RawMessage
+	OrgID id.Org
+	ID    id.Session
+}
+
+func (q *Queries) SetQuote(ctx context.Context, arg SetQuoteParams) error {
+	_, err := q.db.Exec(ctx, setQuote, arg.Quote, arg.OrgID, arg.ID)
 	return err
 }
 
