@@ -32,10 +32,12 @@ import (
 	"ambit.dev/ambit/console/stops"
 	"ambit.dev/ambit/console/traces"
 	"ambit.dev/ambit/console/usage"
+	"ambit.dev/ambit/console/webhooks"
 	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/internal/apidoc"
 	"ambit.dev/ambit/internal/httpx"
 	"ambit.dev/ambit/internal/postgres"
+	"ambit.dev/ambit/notifications"
 	"ambit.dev/ambit/observability"
 	"ambit.dev/ambit/sandbox"
 	"ambit.dev/ambit/scheduler"
@@ -54,6 +56,7 @@ type Deps struct {
 	Sessions *scheduler.Service
 	Policies *policy.Service
 	Traces   *observability.Reader
+	Webhooks *notifications.Webhooks
 	// Sandboxes shows the files of sessions; without it they are said to be out of reach.
 	Sandboxes *sandbox.Service
 	// Drain ends the streams of pages when the process stops; nil makes one that nobody drains.
@@ -78,8 +81,8 @@ const bodyLimit = "6M"
 
 // Register adds the console to e, which is the console's own: it also decides there what an error and an unknown address look like.
 func Register(e *echo.Echo, d Deps) error {
-	if d.DB == nil || d.Log == nil || d.Tenants == nil || d.Agents == nil || d.Sessions == nil || d.Policies == nil || d.Traces == nil || d.Models == nil {
-		return errors.New("console: the database, a log, tenants, agents, sessions, policies, traces and models are needed")
+	if d.DB == nil || d.Log == nil || d.Tenants == nil || d.Agents == nil || d.Sessions == nil || d.Policies == nil || d.Traces == nil || d.Webhooks == nil || d.Models == nil {
+		return errors.New("console: the database, a log, tenants, agents, sessions, policies, traces, webhooks and models are needed")
 	}
 	public, err := url.Parse(d.PublicURL)
 	if err != nil || public.Host == "" {
@@ -122,7 +125,7 @@ func Register(e *echo.Echo, d Deps) error {
 		})
 	}
 	e.GET("/home", who.home, signedIn)
-	(&finder{tenants: d.Tenants, agents: d.Agents, sessions: d.Sessions, db: d.DB}).register(e.Group("/x", signedIn))
+	(&finder{tenants: d.Tenants, agents: d.Agents, sessions: d.Sessions, webhooks: d.Webhooks, db: d.DB}).register(e.Group("/x", signedIn))
 	registerProject(e.Group("/o/:org/p/:project", signedIn, who.place), d)
 	return nil
 }
@@ -139,7 +142,7 @@ func registerProject(g *echo.Group, d Deps) {
 	shown := &sessions.Handler{DB: d.DB, Sessions: d.Sessions, Agents: d.Agents, Sandboxes: d.Sandboxes, Drain: d.Drain, Log: d.Log}
 	shown.Register(g)
 	(&overview.Handler{DB: d.DB, Agents: d.Agents, Tenants: d.Tenants}).Register(g)
-	(&consoleagents.Handler{DB: d.DB, Agents: d.Agents, Models: d.Models, Tools: d.Tools}).Register(g)
+	(&consoleagents.Handler{DB: d.DB, Agents: d.Agents, Policies: d.Policies, Models: d.Models, Tools: d.Tools}).Register(g)
 	(&playground.Handler{DB: d.DB, Agents: d.Agents, Sessions: d.Sessions, Shown: shown, Tools: d.Tools, APIURL: d.APIURL}).Register(g)
 	(&traces.Handler{DB: d.DB, Agents: d.Agents, Traces: d.Traces, Log: d.Log}).Register(g)
 	(&budgets.Handler{DB: d.DB, Tenants: d.Tenants, Agents: d.Agents}).Register(g)
@@ -149,6 +152,7 @@ func registerProject(g *echo.Group, d Deps) {
 	(&ambit.Handler{DB: d.DB, Agents: d.Agents, Policies: d.Policies, Tools: tools, Models: models}).Register(g)
 	(&permissions.Handler{DB: d.DB, Tenants: d.Tenants, Agents: d.Agents, Policies: d.Policies, Tools: tools, Models: models}).Register(g)
 	(&members.Handler{DB: d.DB, Tenants: d.Tenants}).Register(g)
+	(&webhooks.Handler{DB: d.DB, Webhooks: d.Webhooks}).Register(g)
 	(&keys.Handler{DB: d.DB, Tenants: d.Tenants, APIURL: d.APIURL}).Register(g)
 	(&stops.Handler{DB: d.DB, Agents: d.Agents, Tenants: d.Tenants, Sessions: d.Sessions}).Register(g)
 	(&settings.Handler{DB: d.DB, Tenants: d.Tenants}).Register(g)

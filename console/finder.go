@@ -14,6 +14,7 @@ import (
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/postgres"
 	"ambit.dev/ambit/journal"
+	"ambit.dev/ambit/notifications"
 	"ambit.dev/ambit/scheduler"
 	"ambit.dev/ambit/tenants"
 )
@@ -23,6 +24,7 @@ type finder struct {
 	tenants  *tenants.Service
 	agents   *agents.Service
 	sessions *scheduler.Service
+	webhooks *notifications.Webhooks
 	db       *postgres.DB
 }
 
@@ -60,6 +62,8 @@ func neededFor(wanted string) tenants.Permission {
 		return tenants.ProjectsRead
 	case id.Budget("").Prefix():
 		return tenants.BudgetsRead
+	case id.Webhook("").Prefix():
+		return tenants.WebhooksRead
 	default:
 		return tenants.SessionsRead
 	}
@@ -82,6 +86,9 @@ func (f *finder) find(ctx context.Context, org id.Org, wanted string) (project i
 	if b, parseErr := id.Parse[id.Budget](wanted); parseErr == nil {
 		return f.findBudget(ctx, org, b)
 	}
+	if w, parseErr := id.Parse[id.Webhook](wanted); parseErr == nil {
+		return f.findWebhook(ctx, org, w)
+	}
 	err = f.db.InTx(ctx, org, func(tx pgx.Tx) error {
 		project, to, err = f.findTx(ctx, tx, org, wanted)
 		return err
@@ -98,14 +105,32 @@ func (f *finder) findBudget(ctx context.Context, org id.Org, budget id.Budget) (
 	if err != nil {
 		return "", target{}, err
 	}
+	first, err := f.firstProject(ctx, org)
+	return first, target{path: []string{"budgets", string(budget)}}, err
+}
+
+// findWebhook: one that is of no project is shown within the first.
+func (f *finder) findWebhook(ctx context.Context, org id.Org, webhook id.Webhook) (id.Project, target, error) {
+	var found notifications.Webhook
+	err := f.db.InTx(ctx, org, func(tx pgx.Tx) (err error) {
+		found, err = f.webhooks.GetTx(ctx, tx, org, webhook)
+		return err
+	})
+	if err == nil && found.Project == "" {
+		found.Project, err = f.firstProject(ctx, org)
+	}
+	return found.Project, target{path: []string{"webhooks", string(webhook)}}, err
+}
+
+func (f *finder) firstProject(ctx context.Context, org id.Org) (id.Project, error) {
 	projects, err := f.tenants.ListProjects(ctx, org, tenants.ListProjects{OldestFirst: true, Limit: 1})
 	if err != nil {
-		return "", target{}, err
+		return "", err
 	}
 	if len(projects) == 0 {
-		return "", target{}, fault.NotFound()
+		return "", fault.NotFound()
 	}
-	return projects[0].ID, target{path: []string{"budgets", string(budget)}}, nil
+	return projects[0].ID, nil
 }
 
 func (f *finder) findTx(ctx context.Context, tx pgx.Tx, org id.Org, wanted string) (id.Project, target, error) {

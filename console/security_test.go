@@ -43,10 +43,13 @@ func TestNothingOfAnotherOrganisationCanBeSeen(t *testing.T) {
 	require.NoError(t, err)
 	theirs := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": string(key.ID), ":sign_in": string(signIns[0].ID), ":id": string(session), ":slug": "x", ":seq": "1", ":stop": string(stopped.ID), ":budget": string(budget.ID)}
 	maps.Copy(theirs, w.governed(t, ada, agent))
+	hook, sent := w.webhook(t, ada, "https://hooks.example.com/secret-path")
+	theirs[":webhook"], theirs[":delivery"] = string(hook), string(sent)
 	never := map[string]string{
 		":agent": string(id.New[id.Agent]()), ":session": string(id.New[id.Session]()), ":key": string(id.New[id.Key]()), ":sign_in": string(id.New[id.SignIn]()),
 		":id": string(id.New[id.Session]()), ":slug": "y", ":seq": "1", ":stop": string(id.New[id.Stop]()), ":budget": string(id.New[id.Budget]()),
 		":member": string(id.New[id.Member]()), ":invitation": string(id.New[id.Invitation]()), ":role": string(id.New[id.Role]()), ":rule": string(id.New[id.Permission]()),
+		":webhook": string(id.New[id.Webhook]()), ":delivery": string(id.New[id.Delivery]()),
 	}
 	client := w.client(t, &eve)
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
@@ -203,7 +206,7 @@ func TestAViewerLooksAndDoesNotTouch(t *testing.T) {
 			string(ada.Organization.ID), string(id.New[id.Member]()), string(vic.User.ID))
 		return err
 	}))
-	for path, want := range map[string]int{"": 200, "/agents": 200, "/sessions": 200, "/traces": 200, "/settings": 200, "/keys": 403, "/agents/new": 403, "/budgets": 200, "/usage": 200, "/ledger": 200, "/budgets/new": 403} {
+	for path, want := range map[string]int{"": 200, "/agents": 200, "/sessions": 200, "/traces": 200, "/settings": 200, "/keys": 403, "/webhooks": 403, "/agents/new": 403, "/budgets": 200, "/usage": 200, "/ledger": 200, "/budgets/new": 403} {
 		got, body := get(t, client, w.URL+ada.path+path)
 		require.Equal(t, want, got, path)
 		require.NotContains(t, body, ">New agent<", "what may not be done is not offered on %s", path)
@@ -212,7 +215,7 @@ func TestAViewerLooksAndDoesNotTouch(t *testing.T) {
 	require.Equal(t, 200, got)
 	require.NotContains(t, body, "kill-dialog")
 	require.NotContains(t, body, "composer-box")
-	for _, act := range []string{"/sessions/" + string(session) + "/kill", "/sessions/" + string(session) + "/messages", "/playground", "/agents/new", "/keys/new", "/settings/organisation", "/budgets/new", "/members/invite", "/roles/new", "/permissions/rules/new", "/permissions/presets", "/sessions/" + string(session) + "/resume"} {
+	for _, act := range []string{"/sessions/" + string(session) + "/kill", "/sessions/" + string(session) + "/messages", "/playground", "/agents/new", "/keys/new", "/settings/organisation", "/budgets/new", "/members/invite", "/roles/new", "/permissions/rules/new", "/permissions/presets", "/webhooks/new", "/agents/" + string(agent.ID) + "/tags", "/sessions/" + string(session) + "/resume"} {
 		require.Equal(t, http.StatusForbidden, ask(t, client, http.MethodPost, w.URL+ada.path+act).status, act)
 	}
 }
@@ -239,7 +242,7 @@ func TestARoleOfTheOrganisationsOwnAllowsWhatItNamesAndNoMore(t *testing.T) {
 			return err
 		}))
 	}
-	give("webhooks:read")
+	give("models:read")
 	open := map[string]string{
 		"GET ":                    "the overview says that sessions are not to be seen",
 		"GET /settings":           "one's own account",
@@ -248,7 +251,7 @@ func TestARoleOfTheOrganisationsOwnAllowsWhatItNamesAndNoMore(t *testing.T) {
 		"POST /settings/sign-ins/:sign_in/revoke": "one's own account",
 		"POST /settings/sign-ins/revoke-others":   "one's own account",
 	}
-	values := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": "key_x", ":seq": "1", ":sign_in": "x", ":stop": "sto_x", ":budget": "bud_x", ":member": "mem_x", ":invitation": "inv_x", ":role": "rol_x", ":rule": "per_x"}
+	values := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": "key_x", ":seq": "1", ":sign_in": "x", ":stop": "sto_x", ":budget": "bud_x", ":member": "mem_x", ":invitation": "inv_x", ":role": "rol_x", ":rule": "per_x", ":webhook": "whk_x", ":delivery": "dlv_x"}
 	refused := 0
 	for _, r := range w.routes {
 		rest, ofProject := strings.CutPrefix(r.Path, "/o/:org/p/:project")
@@ -263,7 +266,8 @@ func TestARoleOfTheOrganisationsOwnAllowsWhatItNamesAndNoMore(t *testing.T) {
 	for _, tab := range []string{"organisation", "projects"} {
 		require.Equal(t, http.StatusForbidden, ask(t, client, http.MethodGet, w.URL+ada.path+"/settings?tab="+tab).status)
 	}
-	for _, wanted := range []string{string(session), string(agent.ID), string(ada.Project.ID)} {
+	hook, _ := w.webhook(t, ada, "https://hooks.example.com/secret-path")
+	for _, wanted := range []string{string(session), string(agent.ID), string(ada.Project.ID), string(hook)} {
 		require.Equal(t, http.StatusNotFound, ask(t, client, http.MethodGet, w.URL+"/x/"+wanted).status)
 	}
 	_, body := get(t, client, w.URL+ada.path)

@@ -38,6 +38,7 @@ import (
 	"ambit.dev/ambit/journal"
 	"ambit.dev/ambit/models"
 	"ambit.dev/ambit/models/scripted"
+	"ambit.dev/ambit/notifications"
 	"ambit.dev/ambit/observability"
 	"ambit.dev/ambit/scheduler"
 	"ambit.dev/ambit/tenants"
@@ -56,6 +57,7 @@ type world struct {
 	agents   *agents.Service
 	sessions *scheduler.Service
 	policies *policy.Service
+	webhooks *notifications.Webhooks
 	server   *httptest.Server
 	routes   []*echo.Route
 	URL      string
@@ -120,12 +122,19 @@ func newWorld(t *testing.T) *world {
 		require.NoError(t, worker.Stop(ctx, 3*time.Second))
 		require.NoError(t, exporter.Stop(ctx))
 	})
+	w.webhooks = notifications.NewWebhooks(notifications.WebhookDeps{DB: w.db, Sealer: sealer, Clock: clock.System(), Logger: log, Client: egress.New(egress.Config{AllowLoopback: true})})
+	w.webhooks.Start(t.Context())
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		defer cancel()
+		require.NoError(t, w.webhooks.Stop(ctx))
+	})
 	var toolList []consoleagents.Tool
 	for _, d := range tools.Definitions(tools.Names()) {
 		toolList = append(toolList, consoleagents.Tool{Name: d.Name, Description: d.Description})
 	}
 	require.NoError(t, console.Register(e, console.Deps{
-		DB: w.db, Log: log, PublicURL: w.URL, APIURL: w.URL, Tenants: w.tenants, Agents: w.agents, Sessions: w.sessions, Policies: w.policies, Traces: observability.NewReader(traces),
+		DB: w.db, Log: log, PublicURL: w.URL, APIURL: w.URL, Tenants: w.tenants, Agents: w.agents, Sessions: w.sessions, Policies: w.policies, Traces: observability.NewReader(traces), Webhooks: w.webhooks,
 		Models: func(context.Context) []consoleagents.Model {
 			return []consoleagents.Model{{ID: "ambit/scripted", Provider: "Built in", Note: "no language model"}}
 		},

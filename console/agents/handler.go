@@ -11,6 +11,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"ambit.dev/ambit/console/page"
+	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/internal/fault"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/postgres"
@@ -28,8 +29,9 @@ const (
 
 // Handler serves the pages about agents.
 type Handler struct {
-	DB     *postgres.DB
-	Agents *domain.Service
+	DB       *postgres.DB
+	Agents   *domain.Service
+	Policies *policy.Service
 	// Models and Tools list what an agent can be given now.
 	Models func(ctx context.Context) []Model
 	Tools  []Tool
@@ -47,6 +49,7 @@ func (h *Handler) Register(g *echo.Group) {
 	g.GET("/agents/:agent/compare", h.compare, read)
 	g.POST("/agents/:agent/live", h.setLive, write)
 	g.POST("/agents/:agent/archive", h.archive, write)
+	g.POST("/agents/:agent/tags", h.setTags, page.Need(tenants.PermissionsRead), page.Need(tenants.PermissionsWrite))
 }
 
 // whole is an agent with what its pages show of it.
@@ -54,6 +57,8 @@ type whole struct {
 	agent    domain.Agent
 	versions []domain.Version
 	aliases  []domain.Alias
+	// tags are those that rules can be about; none for who may not see rules.
+	tags []string
 }
 
 func (h *Handler) load(c echo.Context) (whole, error) {
@@ -73,7 +78,11 @@ func (h *Handler) load(c echo.Context) (whole, error) {
 		if w.versions, err = h.Agents.ListVersions(ctx, tx, p.Org, aid, 0, maxVersions); err != nil {
 			return err
 		}
-		w.aliases, err = h.Agents.ListAliases(ctx, tx, p.Org, aid)
+		if w.aliases, err = h.Agents.ListAliases(ctx, tx, p.Org, aid); err != nil || !p.Can(tenants.PermissionsRead) {
+			return err
+		}
+		tagged, err := h.Policies.TagsOf(ctx, tx, p.Org, aid)
+		w.tags = tagged.Tags
 		return err
 	})
 	return w, err
@@ -275,8 +284,12 @@ func (h *Handler) show(c echo.Context) error {
 	if err != nil {
 		return err
 	}
-	v.Frame = page.NewFrame(c, "agents", w.agent.Name, page.Crumb{Label: "Agents", Href: p.Path("agents")}, page.Crumb{Label: w.agent.Name})
-	return page.Render(c, 200, Show(v))
+	return h.drawShow(c, 200, w, v)
+}
+
+func (h *Handler) drawShow(c echo.Context, status int, w whole, v showView) error {
+	v.Frame = page.NewFrame(c, "agents", w.agent.Name, page.Crumb{Label: "Agents", Href: page.PlaceOf(c).Path("agents")}, page.Crumb{Label: w.agent.Name})
+	return page.Render(c, status, Show(v))
 }
 
 func newShow(p page.Place, w whole, wanted string) (showView, error) {
@@ -288,6 +301,7 @@ func newShow(p page.Place, w whole, wanted string) (showView, error) {
 	}
 	if p.Can(tenants.PermissionsRead) {
 		v.Ambit = base + "/ambit"
+		v.Tags = newTags(p, w)
 	}
 	if p.Can(tenants.SessionsWrite) {
 		v.Stop = p.Path("stop", "agents", string(w.agent.ID))

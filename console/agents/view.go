@@ -93,6 +93,7 @@ type showView struct {
 	CanWrite   bool
 	Archived   bool
 	CompareTo  string
+	Tags       *tagsView // nil for who may not see rules
 }
 
 type compareView struct {

@@ -46,6 +46,7 @@ var navigation = []navGroup{
 
 var navigationFoot = []navItem{
 	{Key: "keys", Label: "Keys", Icon: "key", Go: "k", Parts: []string{"keys"}, Needs: []tenants.Permission{tenants.KeysRead}},
+	{Key: "webhooks", Label: "Webhooks", Icon: "link", Go: "w", Parts: []string{"webhooks"}, Needs: []tenants.Permission{tenants.WebhooksRead}},
 	{Key: "settings", Label: "Settings", Icon: "settings", Go: "e", Parts: []string{"settings"}},
 }
 

@@ -36,7 +36,7 @@ func (d *Domains) mailDisabledWebhook(ctx context.Context, tx pgx.Tx, w notifica
 		err := d.Mail.SendTx(ctx, tx, notifications.Mail{
 			Kind: "webhook_disabled", To: m.Email, Subject: "A webhook was disabled",
 			Text: fmt.Sprintf("Ambit no longer sends messages to the webhook %s (%s):\n%s.\n\nMend the endpoint, then set the webhook active again; what was missed can be delivered again from its list of deliveries.\n\n%s\n",
-				w.ID, where, why, strings.TrimRight(d.Config.PublicURL.Reveal(), "/")),
+				w.ID, where, why, strings.TrimRight(d.Config.PublicURL.Reveal(), "/")+"/x/"+string(w.ID)),
 			Once: fmt.Sprintf("%s/webhook_disabled/%s/%d/%s", w.Org, w.ID, w.Version, m.UserID),
 		})
 		if err != nil {
