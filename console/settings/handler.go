@@ -52,7 +52,9 @@ func (h *Handler) draw(c echo.Context, status int, tab string, problems ui.Probl
 		v.Tab = "you"
 	}
 	v.Tabs = tabSegments(p, base, v.Tab)
-	v.CanSeeMembers = p.Can(tenants.MembersRead)
+	if p.Can(tenants.MembersRead) {
+		v.Members = p.Path("members")
+	}
 	v.Stops = p.Path("stops")
 	if p.Can(tenants.ProjectsWrite) {
 		v.StopProject = p.Path("stop", "project")
@@ -96,17 +98,6 @@ func (h *Handler) fillOrganisation(c echo.Context, v *view) error {
 	v.OrgName, v.OrgVersion, v.OrgZone = org.Name, strconv.FormatInt(org.Version, 10), org.TimeZone
 	if c.Request().Method == http.MethodPost { // refused: what was typed is kept
 		v.OrgName, v.OrgZone = c.FormValue("name"), c.FormValue("time_zone")
-	}
-	if !v.CanSeeMembers {
-		return nil
-	}
-	members, err := h.Tenants.ListMembers(ctx, p.Org, "", 100)
-	if err != nil {
-		return err
-	}
-	viewer, _ := page.ViewerOf(c)
-	for _, m := range members {
-		v.Members = append(v.Members, memberRow{Name: m.Name, Email: m.Email, Role: m.RoleName, You: m.UserID == viewer.User, Since: m.CreatedAt})
 	}
 	return nil
 }

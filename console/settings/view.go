@@ -26,12 +26,6 @@ type projectRow struct {
 	Created          time.Time
 }
 
-type memberRow struct {
-	Name, Email, Role string
-	You               bool
-	Since             time.Time
-}
-
 type view struct {
 	Frame       page.Frame
 	Base        string
@@ -45,9 +39,10 @@ type view struct {
 	OrgZone     string
 	OrgID       string
 	Projects    []projectRow
-	Members     []memberRow
+	// Members leads to the page of members; empty for who may not see them.
+	Members string
 	// What the viewer's role lets be shown, or offered.
-	CanRename, CanAddProjects, CanSeeMembers bool
+	CanRename, CanAddProjects bool
 
 	Problems     ui.Problems
 	ProjectInput string
