@@ -76,6 +76,7 @@ func TestTheRedButton(t *testing.T) {
 	require.Contains(t, at, "/stops/sto_")
 	require.Contains(t, body, string(mine))
 	require.Contains(t, body, "it ran away")
+	require.Contains(t, body, "Stop of agent analyst")
 	require.Equal(t, journal.Terminated, status(mine))
 	require.Equal(t, journal.Running, status(theirs))
 
@@ -117,5 +118,5 @@ func TestTheRedButton(t *testing.T) {
 
 	_, list, _ := get(ada.path + "/stops")
 	require.Contains(t, list, "Everything")
-	require.Contains(t, list, "Agent "+string(agent.ID))
+	require.Contains(t, list, "Agent analyst")
 }

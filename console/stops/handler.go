@@ -179,6 +179,7 @@ func (h *Handler) list(c echo.Context) error {
 	ctx, p := c.Request().Context(), page.PlaceOf(c)
 	v := listView{Base: p.Path("stops")}
 	after, _ := id.Parse[id.Stop](c.QueryParam("after"))
+	var orders []scheduler.StopOrder
 	err := h.DB.InTx(ctx, p.Org, func(tx pgx.Tx) error {
 		found, err := h.Sessions.ListStops(ctx, tx, p.Org, "", after, pageSize+1)
 		if err != nil {
@@ -188,13 +189,18 @@ func (h *Handler) list(c echo.Context) error {
 			found = found[:pageSize]
 			v.Pager.Next = v.Base + "?after=" + string(found[pageSize-1].ID)
 		}
-		for _, o := range found {
-			v.Rows = append(v.Rows, newRow(p, o))
-		}
+		orders = found
 		return nil
 	})
 	if err != nil {
 		return err
+	}
+	known, err := h.names(c, orders...)
+	if err != nil {
+		return err
+	}
+	for _, o := range orders {
+		v.Rows = append(v.Rows, newRow(p, o, known))
 	}
 	v.Pager.Shown, v.Pager.Noun = len(v.Rows), "stops"
 	if after != "" {
@@ -202,6 +208,66 @@ func (h *Handler) list(c echo.Context) error {
 	}
 	v.Frame = page.NewFrame(c, "sessions", "Stops", page.Crumb{Label: "Sessions", Href: p.Path("sessions")}, page.Crumb{Label: "Stops"})
 	return page.Render(c, 200, List(v))
+}
+
+// maxMembers bounds whose names are looked up; whoever comes after is shown by the id.
+const maxMembers = 500
+
+// names looks up what orders are about and who gave them, as far as the viewer may see those.
+func (h *Handler) names(c echo.Context, orders ...scheduler.StopOrder) (names, error) {
+	ctx, p := c.Request().Context(), page.PlaceOf(c)
+	out := names{}
+	if p.Can(tenants.MembersRead) && len(orders) > 0 {
+		list, err := h.Tenants.ListMembers(ctx, p.Org, "", maxMembers)
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range list {
+			if out[string(m.UserID)] = m.Name; m.Name == "" {
+				out[string(m.UserID)] = m.Email
+			}
+		}
+	}
+	if viewer, ok := page.ViewerOf(c); ok {
+		for _, o := range viewer.Orgs {
+			for _, project := range o.Projects {
+				out[string(project.ID)] = project.Name
+			}
+		}
+	}
+	for _, o := range orders {
+		for _, one := range []string{o.Scope.ID, o.By.ID} {
+			if out[one] != "" {
+				continue
+			}
+			name, err := h.nameOf(ctx, p, one)
+			if err != nil {
+				return nil, err
+			}
+			out[one] = name
+		}
+	}
+	return out, nil
+}
+
+// nameOf is the name of an agent or of a key; empty for what is not there, or not the viewer's to see.
+func (h *Handler) nameOf(ctx context.Context, p page.Place, one string) (name string, err error) {
+	if agent, bad := id.Parse[id.Agent](one); bad == nil && p.Can(tenants.AgentsRead) {
+		err = h.DB.InTx(ctx, p.Org, func(tx pgx.Tx) error {
+			found, err := h.Agents.Get(ctx, tx, p.Org, agent)
+			name = found.Name
+			return err
+		})
+	}
+	if key, bad := id.Parse[id.Key](one); bad == nil && p.Can(tenants.KeysRead) {
+		var found tenants.Key
+		found, err = h.Tenants.GetKey(ctx, p.Org, key)
+		name = found.Name
+	}
+	if fault.IsCode(err, fault.NotFound().Code) {
+		err = nil
+	}
+	return name, err
 }
 
 func (h *Handler) order(c echo.Context) (scheduler.StopOrder, error) {
@@ -224,7 +290,11 @@ func (h *Handler) show(c echo.Context) error {
 		return err
 	}
 	p := page.PlaceOf(c)
-	v := newShow(p, o)
+	known, err := h.names(c, o)
+	if err != nil {
+		return err
+	}
+	v := newShow(p, o, known)
 	v.Frame = page.NewFrame(c, "sessions", v.Title, page.Crumb{Label: "Stops", Href: p.Path("stops")}, page.Crumb{Label: v.Title})
 	return page.Render(c, 200, Show(v))
 }

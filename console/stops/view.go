@@ -1,6 +1,7 @@
 package stops
 
 import (
+	"strings"
 	"time"
 
 	"ambit.dev/ambit/console/page"
@@ -27,7 +28,10 @@ func (v askView) working() string {
 	if v.Working == 0 {
 		return "Nothing of it works just now."
 	}
-	return ui.Plural(v.Working, "session works", "sessions work") + " now, and whatever they have started."
+	if v.Working == 1 {
+		return "1 session works now, and whatever it has started."
+	}
+	return ui.Count(v.Working) + " sessions work now, and whatever they have started."
 }
 
 type row struct {
@@ -49,11 +53,21 @@ type listView struct {
 
 var nouns = map[string]string{scheduler.ScopeAgent: "Agent", scheduler.ScopeKey: "API key", scheduler.ScopeProject: "Project", scheduler.ScopeOrganization: "Everything"}
 
-func what(o scheduler.StopOrder) string {
+// names are what people call things and each other, by their ids. What has none here is shown by its id.
+type names map[string]string
+
+func (n names) of(id string) string {
+	if name := n[id]; name != "" {
+		return name
+	}
+	return id
+}
+
+func what(o scheduler.StopOrder, known names) string {
 	if o.Scope.Type == scheduler.ScopeOrganization {
 		return nouns[o.Scope.Type]
 	}
-	return nouns[o.Scope.Type] + " " + o.Scope.ID
+	return nouns[o.Scope.Type] + " " + known.of(o.Scope.ID)
 }
 
 func statusOf(o scheduler.StopOrder) ui.Status {
@@ -67,8 +81,16 @@ func statusOf(o scheduler.StopOrder) ui.Status {
 	}
 }
 
-func newRow(p page.Place, o scheduler.StopOrder) row {
-	return row{Href: p.Path("stops", string(o.ID)), What: what(o), Reason: o.Reason, By: o.By.ID, Status: statusOf(o), Stopped: o.Stopped, At: o.RequestedAt}
+func newRow(p page.Place, o scheduler.StopOrder, known names) row {
+	return row{Href: p.Path("stops", string(o.ID)), What: what(o, known), Reason: o.Reason, By: known.of(o.By.ID), Status: statusOf(o), Stopped: o.Stopped, At: o.RequestedAt}
+}
+
+// lowerFirst writes a noun as it stands within a sentence; "API key" stays.
+func lowerFirst(s string) string {
+	if strings.HasPrefix(s, "API") {
+		return s
+	}
+	return strings.ToLower(s[:1]) + s[1:]
 }
 
 type stoppedRow struct {
@@ -95,15 +117,12 @@ type showView struct {
 // maxRows bounds how many sessions the page lists; the receipt has all.
 const maxRows = 200
 
-func newShow(p page.Place, o scheduler.StopOrder) showView {
-	v := showView{Title: "Stop of " + what(o), Self: p.Path("stops", string(o.ID)), Status: statusOf(o), Complete: o.CompletedAt != nil}
-	if o.Scope.Type == scheduler.ScopeOrganization {
-		v.Title = "Stop of everything"
-	}
+func newShow(p page.Place, o scheduler.StopOrder, known names) showView {
+	v := showView{Title: "Stop of " + lowerFirst(what(o, known)), Self: p.Path("stops", string(o.ID)), Status: statusOf(o), Complete: o.CompletedAt != nil}
 	v.Facts = []ui.Fact{
 		{Term: "Order", Value: ui.Ident(string(o.ID))},
 		{Term: "Asked for", Value: ui.Date(o.RequestedAt)},
-		{Term: "By", Value: ui.Ident(o.By.ID)},
+		{Term: "By", Text: known.of(o.By.ID)},
 		{Term: "Sessions", Text: ui.Count(o.Stopped)},
 	}
 	if o.Reason != "" {
