@@ -61,7 +61,7 @@ type showView struct {
 }
 
 var scopeWords = map[string]string{
-	billing.ScopeOrganization: "Whole organisation", billing.ScopeProject: "Project", billing.ScopeAgent: "Agent", billing.ScopeKey: "API key",
+	billing.ScopeOrganization: "The whole organisation", billing.ScopeProject: "Project", billing.ScopeAgent: "Agent", billing.ScopeKey: "API key",
 	billing.ScopeMember: "Member", billing.ScopeSession: "Session",
 }
 

@@ -52,7 +52,7 @@ var accountNotes = map[billing.Account]string{
 }
 
 var kindWords = map[string]string{
-	"grant": "Credit granted", "revocation": "Credit revoked", "hold": "Held before an effect", "capture": "Captured after it", "release": "Released, the rest", "loss": "Used above the hold",
+	"grant": "Credit granted", "revocation": "Credit revoked", "hold": "Held before an effect", "capture": "Captured after an effect", "release": "Released to the balance", "loss": "Used above the hold",
 }
 
 func newView(p page.Place, q query, balances []billing.AccountBalance, found []billing.Transfer, names map[string]string) view {

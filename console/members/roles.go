@@ -95,6 +95,14 @@ func groups(p page.Place, has []string, frozen bool) []permissionGroup {
 	return out
 }
 
+// nounLabel writes what a permission is about as a heading does.
+func nounLabel(noun string) string {
+	if noun == "organization" {
+		return "Organisation"
+	}
+	return strings.ToUpper(noun[:1]) + noun[1:]
+}
+
 var verbWords = map[string]string{"read": "See", "write": "Change"}
 
 func (h *Handler) newRole(c echo.Context) error {

@@ -30,6 +30,13 @@ func (v view) next() string {
 	return v.Place.Path("sessions", string(v.needs[len(v.needs)-1].ID))
 }
 
+func waiting(n int) string {
+	if n == 1 {
+		return "session that waits for a person"
+	}
+	return "sessions that wait for a person"
+}
+
 func (v view) figures() []ui.FigureProps {
 	list := v.Place.Path("sessions")
 	held := "nothing held"
@@ -37,7 +44,7 @@ func (v view) figures() []ui.FigureProps {
 		held = v.Balances.Held.Display() + " held"
 	}
 	figures := []ui.FigureProps{
-		{Label: "Needs you", Icon: "hand", Text: counted(len(v.needs)), Note: "sessions that wait for a person", Href: list + "?group=needs_you"},
+		{Label: "Needs you", Icon: "hand", Text: counted(len(v.needs)), Note: waiting(len(v.needs)), Href: list + "?group=needs_you"},
 		{Label: "Working", Icon: "arc", Text: counted(len(v.working)), Note: "running or queued", Href: list + "?group=working"},
 		{Label: "Failed in 24 h", Icon: "warning", Text: counted(len(v.failed)), Note: "of the sessions begun since", Href: list + "?status=failed&since=24h"},
 		{Label: "Credit", Icon: "coin", Value: ui.Money(v.Balances.Available), Note: v.Balances.Spent.Display() + " spent, " + held},
@@ -46,7 +53,7 @@ func (v view) figures() []ui.FigureProps {
 		figures[3].Href = v.Place.Path("ledger")
 	}
 	if v.Budgets > 0 {
-		figures = append(figures, ui.FigureProps{Label: "Budgets near their limit", Icon: "budget", Text: counted(v.Near), Note: "of " + counted(v.Budgets) + " that bind", Href: v.Place.Path("budgets")})
+		figures = append(figures, ui.FigureProps{Label: "Budgets near their limit", Icon: "budget", Text: counted(v.Near), Note: "of " + counted(v.Budgets) + " in force", Href: v.Place.Path("budgets")})
 	}
 	return figures
 }

@@ -116,6 +116,8 @@ func outside(s Span, from, to time.Time) bool { return s.End.Before(from) || s.S
 type tick struct {
 	X     string
 	Label string
+	// Late says that the label must end at the line, as it has no room after it.
+	Late bool
 }
 
 // ticks divides the scale at round durations, two to five times: more would not have room for their labels.
@@ -133,6 +135,14 @@ func ticks(from, to time.Time) []tick {
 	return ticksBy(step, total)
 }
 
+// anchor is the end of the label that stands at the line, and shift its distance from it.
+func (t tick) anchor() (anchor, shift string) {
+	if t.Late {
+		return "end", "-2"
+	}
+	return "start", "2"
+}
+
 func ticksBy(step, total time.Duration) []tick {
 	var out []tick
 	for d := time.Duration(0); d <= total && len(out) < 12; d += step {
@@ -140,7 +150,7 @@ func ticksBy(step, total time.Duration) []tick {
 		if f > 0.97 {
 			break
 		}
-		out = append(out, tick{X: percent(f) + "%", Label: tickLabel(d)})
+		out = append(out, tick{X: percent(f) + "%", Label: tickLabel(d), Late: f > 0.85})
 	}
 	return out
 }
