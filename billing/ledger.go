@@ -69,9 +69,6 @@ func Grant(ctx context.Context, tx pgx.Tx, now time.Time, org id.Org, amount mon
 	if amount <= 0 {
 		return "", fault.InvalidField("/amount", "invalid_money", "The credit must be more than zero.")
 	}
-	if err := billingdb.New(tx).OpenAccounts(ctx, billingdb.OpenAccountsParams{OrgID: org, Now: now}); err != nil {
-		return "", fmt.Errorf("open the accounts: %w", err)
-	}
 	return post(ctx, tx, org, Transfer{Debit: Grants, Credit: Available, Amount: amount, Kind: kindGrant, Note: note, CreatedAt: now})
 }
 

@@ -58,6 +58,9 @@ func blockBound(b Block) int64 {
 // textBytes counts UTF-8 bytes as they arrive: a byte that is no UTF-8 is sent as U+FFFD, which has three.
 func textBytes(s string) int64 {
 	n := int64(len(s))
+	if utf8.ValidString(s) {
+		return n
+	}
 	for i := 0; i < len(s); {
 		r, size := utf8.DecodeRuneInString(s[i:])
 		if r == utf8.RuneError && size == 1 {

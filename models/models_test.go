@@ -2,6 +2,7 @@ package models_test
 
 import (
 	"encoding/json"
+	"reflect"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -52,24 +53,72 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+// Each field of a request, also one that is added later, must change the digest: a request that was admitted is the one that is sent.
 func TestDigestBindsWhatIsSent(t *testing.T) {
-	base := models.Digest(good())
-	require.NotEqual(t, [32]byte{}, base)
-	same := good()
-	same.Tools[0].InputSchema = json.RawMessage("{ \"type\" :\n\"object\"}")
-	require.Equal(t, base, models.Digest(same), "space does not count")
-	for name, change := range map[string]func(*models.Request){
-		"model":    func(r *models.Request) { r.Model = "openai/x" },
-		"system":   func(r *models.Request) { r.System += " " },
-		"message":  func(r *models.Request) { r.Messages[0].Content[0].Text = "Hello" },
-		"input":    func(r *models.Request) { r.Messages[1].Content[0].Input = json.RawMessage(`{"command":"rm"}`) },
-		"is_error": func(r *models.Request) { r.Messages[2].Content[0].IsError = true },
-		"limit":    func(r *models.Request) { r.MaxTokens++ },
-		"tool":     func(r *models.Request) { r.Tools = nil },
-	} {
+	whole := func() models.Request {
 		r := good()
-		change(&r)
-		require.NotEqual(t, base, models.Digest(r), name)
+		r.Temperature, r.TopP = new(float64), new(float64)
+		r.StopSequences, r.Metadata = []string{"x"}, map[string]string{"k": "v"}
+		r.Messages[0].Content[0] = models.Block{
+			Type: models.Text, Text: "t", Provider: "p", Raw: json.RawMessage(`{}`), ID: "i", Name: "n", Input: json.RawMessage(`{}`), ToolUseID: "u",
+			Content: []models.Block{models.TextBlock("c")}, MediaType: "m", Data: "d",
+		}
+		return r
+	}
+	seen := map[[32]byte]string{models.Digest(whole()): "unchanged"}
+	require.Equal(t, models.Digest(whole()), models.Digest(whole()))
+	changed := func(name string, r models.Request) {
+		d := models.Digest(r)
+		require.NotContains(t, seen, d, "%s has the digest of %s", name, seen[d])
+		seen[d] = name
+	}
+	changes := func(name string, field func(r *models.Request) reflect.Value) {
+		r := whole()
+		change(t, field(&r))
+		changed(name, r)
+	}
+	for i := range reflect.TypeFor[models.Request]().NumField() {
+		changes("Request."+reflect.TypeFor[models.Request]().Field(i).Name, func(r *models.Request) reflect.Value { return reflect.ValueOf(r).Elem().Field(i) })
+	}
+	for i := range reflect.TypeFor[models.Message]().NumField() {
+		changes("Message."+reflect.TypeFor[models.Message]().Field(i).Name, func(r *models.Request) reflect.Value { return reflect.ValueOf(&r.Messages[0]).Elem().Field(i) })
+	}
+	for i := range reflect.TypeFor[models.Block]().NumField() {
+		changes("Block."+reflect.TypeFor[models.Block]().Field(i).Name, func(r *models.Request) reflect.Value {
+			return reflect.ValueOf(&r.Messages[0].Content[0]).Elem().Field(i)
+		})
+	}
+	for i := range reflect.TypeFor[models.Tool]().NumField() {
+		changes("Tool."+reflect.TypeFor[models.Tool]().Field(i).Name, func(r *models.Request) reflect.Value { return reflect.ValueOf(&r.Tools[0]).Elem().Field(i) })
+	}
+	// What one field gives up, its neighbour does not take over unseen.
+	moved := whole()
+	moved.Model, moved.System = moved.Model+moved.System, ""
+	changed("a field moved into its neighbour", moved)
+}
+
+// change makes a value another one.
+func change(t *testing.T, v reflect.Value) {
+	t.Helper()
+	switch v.Kind() {
+	case reflect.String:
+		v.SetString(v.String() + "x")
+	case reflect.Int64:
+		v.SetInt(v.Int() + 1)
+	case reflect.Bool:
+		v.SetBool(!v.Bool())
+	case reflect.Slice:
+		if v.Type().Elem().Kind() == reflect.Uint8 {
+			v.SetBytes(append([]byte(" "), v.Bytes()...))
+			return
+		}
+		v.Set(reflect.Append(v, reflect.Zero(v.Type().Elem())))
+	case reflect.Map:
+		v.SetMapIndex(reflect.ValueOf("another"), reflect.ValueOf(""))
+	case reflect.Pointer:
+		v.Set(reflect.Zero(v.Type()))
+	default:
+		t.Fatalf("how to change a %s is not known here", v.Kind())
 	}
 }
 

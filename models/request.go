@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"unicode/utf8"
 
-	"ambit.dev/ambit/internal/canonical"
 	"ambit.dev/ambit/internal/fault"
 )
 
@@ -102,16 +101,6 @@ type Request struct {
 	StopSequences []string `json:"stop_sequences,omitempty"`
 	// Metadata is for traces; providers are not sent it.
 	Metadata map[string]string `json:"metadata,omitempty"`
-}
-
-// Digest is the SHA-256 of the request's canonical JSON: what an admission is bound to. Two requests that would be sent differently have
-// different digests. The request must be valid (see Validate); a request that is no JSON has the zero digest, which no admission bears.
-func Digest(r Request) [32]byte {
-	d, err := canonical.Digest(r)
-	if err != nil {
-		return [32]byte{}
-	}
-	return d
 }
 
 const (

@@ -237,7 +237,7 @@ func modelSpan(d *journal.Draft, o *modelOutcome, settled journal.StepSettled, n
 	s.TimeGateMS = o.admittedAt.Sub(o.intendedAt).Milliseconds()
 	s.TimeToFirstTokenMS = settled.TimeToFirstTokenMs
 	s.DecisionReasons = reasons(o.decision.Reasons)
-	s.Input = body(map[string]any{"system": o.call.Request.System, "messages": o.call.Request.Messages})
+	s.Input = body(newInput(o.call.Request))
 	s.Output = body(o.response.Content)
 	if o.response.ProviderRequestID != "" {
 		s.Attributes["gen_ai.response.id"] = o.response.ProviderRequestID
@@ -246,4 +246,20 @@ func modelSpan(d *journal.Draft, o *modelOutcome, settled journal.StepSettled, n
 		s.Attributes["gen_ai.response.finish_reasons"] = o.response.ProviderStopReason
 	}
 	return s
+}
+
+// newInput is what a model call adds to the conversation: the span before it has what came before. With the whole conversation on each of
+// its spans, a trace would grow with the square of the work.
+func newInput(r models.Request) map[string]any {
+	from := len(r.Messages)
+	for from > 0 && r.Messages[from-1].Role != models.Assistant {
+		from--
+	}
+	input := map[string]any{"messages": r.Messages[from:]}
+	if from > 0 {
+		input["earlier_messages"] = from
+	} else {
+		input["system"] = r.System
+	}
+	return input
 }

@@ -124,9 +124,9 @@ type History struct {
 	inputSeqs    []int64
 
 	messages []models.Message
-	queued   []models.Block // input that no model call has seen yet
-	uses     []ToolUse      // of the last assistant turn
-	results  map[string]journal.AgentToolResult
+	queued   []models.Block                     // input that no model call has seen yet
+	uses     []ToolUse                          // of the last assistant turn
+	results  map[string]journal.AgentToolResult // of those uses
 
 	answered      bool // a model call has succeeded since the last input entered a call
 	modelStop     string
@@ -228,7 +228,7 @@ func (h *History) apply(e journal.Event) error {
 		if err != nil {
 			return err
 		}
-		if _, twice := h.results[p.ToolUseID]; twice {
+		if _, twice := h.results[p.ToolUseID]; twice { // of an earlier turn it says nothing any more
 			return fmt.Errorf("event %d is a second result of tool use %s", e.Seq, p.ToolUseID)
 		}
 		h.results[p.ToolUseID] = p
@@ -287,7 +287,7 @@ func (h *History) say(step id.Step, b models.Block) {
 // flush ends the user's turn: first the results of the last turn's tools, as providers demand, then what was queued.
 func (h *History) flush() {
 	h.messages = h.conversation()
-	h.queued, h.uses = nil, nil
+	h.queued, h.uses, h.results = nil, nil, map[string]journal.AgentToolResult{}
 }
 
 // conversation is the messages of the next request. It leaves the history as it is.

@@ -2,11 +2,6 @@
 INSERT INTO ledger_transfers (org_id, id, debit_account, credit_account, amount_nanos, kind, hold_id, session_id, step_id, note, created_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11);
 
--- name: OpenAccounts :exec
-INSERT INTO account_balances (org_id, account, balance_nanos, updated_at)
-SELECT @org_id, a, 0, @now::timestamptz FROM unnest(ARRAY['available', 'grants', 'held', 'loss', 'spent']) a
-ON CONFLICT (org_id, account) DO NOTHING;
-
 -- name: Balances :many
 SELECT * FROM account_balances WHERE org_id = $1 ORDER BY account;
 
@@ -39,7 +34,7 @@ FROM ledger_settle(@org_id, @hold_id, @used, @now, @capture_id, @release_id, @lo
 
 -- name: LockAccounts :exec
 -- Two that post at once must not wait for each other's accounts crosswise.
-SELECT 1 FROM account_balances WHERE org_id = $1 ORDER BY account FOR NO KEY UPDATE;
+SELECT 1 FROM ledger_balances WHERE org_id = $1 FOR NO KEY UPDATE;
 
 -- name: MarkUnsettled :many
 -- For the worker's role: what is held for an effect of which nothing was heard in its time still counts, and says so. A row that is being

@@ -939,7 +939,7 @@ func (q *Queries) ListTransfers(ctx context.Context, arg ListTransfersParams) ([
 }
 
 const lockAccounts = `-- name: LockAccounts :exec
-SELECT 1 FROM account_balances WHERE org_id = $1 ORDER BY account FOR NO KEY UPDATE
+SELECT 1 FROM ledger_balances WHERE org_id = $1 FOR NO KEY UPDATE
 `
 
 // Two that post at once must not wait for each other's accounts crosswise.
@@ -1113,22 +1113,6 @@ func (q *Queries) Names(ctx context.Context, arg NamesParams) ([]NamesRow, error
 		return nil, err
 	}
 	return items, nil
-}
-
-const openAccounts = `-- name: OpenAccounts :exec
-INSERT INTO account_balances (org_id, account, balance_nanos, updated_at)
-SELECT $1, a, 0, $2::timestamptz FROM unnest(ARRAY['available', 'grants', 'held', 'loss', 'spent']) a
-ON CONFLICT (org_id, account) DO NOTHING
-`
-
-type OpenAccountsParams struct {
-	OrgID id.Org
-	Now   time.Time
-}
-
-func (q *Queries) OpenAccounts(ctx context.Context, arg OpenAccountsParams) error {
-	_, err := q.db.Exec(ctx, openAccounts, arg.OrgID, arg.Now)
-	return err
 }
 
 const openBudget = `-- name: OpenBudget :exec

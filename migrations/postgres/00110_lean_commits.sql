@@ -1,0 +1,369 @@
+-- +goose Up
+
+-- What a commit of a step costs is mostly the statements that it consists of and what the server prepares for each of them. This makes them
+-- fewer and plainer; what was guarded is guarded.
+
+-- The balances of an organisation's accounts, in one row: an effect moves several of them at once, and whoever decides on one locks them all.
+-- A projection of the transfers, written with them. The check is the last guard against spending what is not there.
+CREATE TABLE ledger_balances (
+  org_id          text COLLATE "C" PRIMARY KEY REFERENCES organizations (id),
+  grants_nanos    bigint NOT NULL DEFAULT 0,
+  available_nanos bigint NOT NULL DEFAULT 0,
+  held_nanos      bigint NOT NULL DEFAULT 0,
+  spent_nanos     bigint NOT NULL DEFAULT 0,
+  loss_nanos      bigint NOT NULL DEFAULT 0,
+  updated_at      timestamptz NOT NULL,
+  CONSTRAINT account_not_overdrawn CHECK (least(available_nanos, held_nanos, spent_nanos) >= 0)
+) WITH (fillfactor = 20); -- written again and again in place: it keeps room for that on its page, so that an update need not touch the index
+SELECT ambit_tenant_table('ledger_balances', 'SELECT, INSERT, UPDATE');
+INSERT INTO ledger_balances (org_id, grants_nanos, available_nanos, held_nanos, spent_nanos, loss_nanos, updated_at)
+  SELECT o.id, coalesce(sum(b.balance_nanos) FILTER (WHERE b.account = 'grants'), 0), coalesce(sum(b.balance_nanos) FILTER (WHERE b.account = 'available'), 0),
+         coalesce(sum(b.balance_nanos) FILTER (WHERE b.account = 'held'), 0), coalesce(sum(b.balance_nanos) FILTER (WHERE b.account = 'spent'), 0),
+         coalesce(sum(b.balance_nanos) FILTER (WHERE b.account = 'loss'), 0), coalesce(max(b.updated_at), o.created_at)
+  FROM organizations o LEFT JOIN account_balances b ON b.org_id = o.id GROUP BY o.id;
+DROP TABLE account_balances;
+-- The same, a row an account, to be read.
+CREATE VIEW account_balances WITH (security_invoker = true) AS
+  SELECT b.org_id, a.account::text AS account, a.balance_nanos::bigint AS balance_nanos, b.updated_at
+  FROM ledger_balances b, unnest(ARRAY['available', 'grants', 'held', 'loss', 'spent'],
+    ARRAY[b.available_nanos, b.grants_nanos, b.held_nanos, b.loss_nanos, b.spent_nanos]) a (account, balance_nanos);
+GRANT SELECT, UPDATE ON account_balances TO ambit_app; -- a row of a view is locked by whoever may update it
+
+-- An organisation has the row from its beginning: a lock on what is not there would hold nobody up.
+SELECT ambit_definer_table('ledger_balances', 'SELECT, INSERT', 'a new organisation''s accounts are opened with it, whoever makes it');
+-- +goose StatementBegin
+CREATE FUNCTION ledger_open() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
+BEGIN
+  INSERT INTO ledger_balances (org_id, updated_at) VALUES (NEW.id, NEW.created_at) ON CONFLICT DO NOTHING;
+  RETURN NULL;
+END $$;
+-- +goose StatementEnd
+ALTER FUNCTION ledger_open() OWNER TO ambit_definer;
+CREATE TRIGGER ledger_open AFTER INSERT ON organizations FOR EACH ROW EXECUTE FUNCTION ledger_open();
+
+-- A change of the rules and an admission under the old ones can't both be under way: whoever comes second sees the first. Commits hold the
+-- lock on the balances anyway, so a change takes it as well, and a commit only reads the version.
+-- +goose StatementBegin
+CREATE FUNCTION policy_change_waits_for_commits() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  PERFORM 1 FROM ledger_balances b WHERE b.org_id = NEW.org_id FOR NO KEY UPDATE;
+  RETURN NEW;
+END $$;
+-- +goose StatementEnd
+CREATE TRIGGER policy_change_waits_for_commits BEFORE INSERT OR UPDATE ON policy_versions FOR EACH ROW EXECUTE FUNCTION policy_change_waits_for_commits();
+
+-- The balances and the budgets follow all transfers of a statement at once, so that no code can write one without the other. What a transfer
+-- must be is looked at here too, for all rows together.
+ALTER TABLE ledger_transfers DROP CONSTRAINT ledger_transfers_debit_account_check, DROP CONSTRAINT ledger_transfers_credit_account_check,
+  DROP CONSTRAINT ledger_transfers_amount_nanos_check, DROP CONSTRAINT ledger_transfers_kind_check, DROP CONSTRAINT ledger_transfers_check;
+-- +goose StatementBegin
+CREATE OR REPLACE FUNCTION ledger_apply() RETURNS trigger LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+  m record;
+BEGIN
+  SELECT min(p.org_id) AS org, max(p.org_id) AS last_org, max(p.created_at) AS at, bool_or(p.budgets <> '{}') AS budgeted,
+         bool_and(p.amount_nanos > 0 AND p.debit_account <> p.credit_account AND p.kind IN ('grant', 'revocation', 'hold', 'capture', 'release', 'loss')
+                  AND p.debit_account IN ('grants', 'available', 'held', 'spent', 'loss') AND p.credit_account IN ('grants', 'available', 'held', 'spent', 'loss')) AS sound,
+         sum(CASE 'grants' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS grants,
+         sum(CASE 'available' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS available,
+         sum(CASE 'held' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS held,
+         sum(CASE 'spent' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS spent,
+         sum(CASE 'loss' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS loss
+    INTO m FROM posted p;
+  IF m.org IS NULL THEN
+    RETURN NULL; -- no row was posted
+  END IF;
+  IF NOT m.sound OR m.org <> m.last_org THEN
+    RAISE EXCEPTION USING ERRCODE = 'check_violation', CONSTRAINT = 'transfer_sound',
+      MESSAGE = 'a transfer moves an amount above zero from one known account of an organisation to another, for a known reason';
+  END IF;
+  UPDATE ledger_balances b SET grants_nanos = b.grants_nanos + m.grants, available_nanos = b.available_nanos + m.available, held_nanos = b.held_nanos + m.held,
+      spent_nanos = b.spent_nanos + m.spent, loss_nanos = b.loss_nanos + m.loss, updated_at = m.at
+    WHERE b.org_id = m.org;
+  IF NOT FOUND THEN
+    RAISE EXCEPTION 'organisation % has no accounts', m.org;
+  END IF;
+  IF m.budgeted THEN
+    UPDATE budget_periods b SET held_nanos = b.held_nanos + x.held, spent_nanos = b.spent_nanos + x.spent
+      FROM (SELECT p.org_id, r.budget, r.starts,
+                   sum(CASE WHEN p.credit_account = 'held' THEN p.amount_nanos WHEN p.debit_account = 'held' THEN -p.amount_nanos ELSE 0 END)::bigint AS held,
+                   sum(CASE WHEN p.kind = 'capture' THEN p.amount_nanos ELSE 0 END)::bigint AS spent
+            FROM posted p, LATERAL unnest(p.budgets) r GROUP BY p.org_id, r.budget, r.starts) x
+      WHERE b.org_id = x.org_id AND b.budget_id = x.budget AND b.starts_at = x.starts;
+    INSERT INTO budget_alerts (org_id, budget_id, starts_at, percent, spent_nanos, limit_nanos)
+      SELECT DISTINCT b.org_id, b.id, q.starts_at, t.percent, q.spent_nanos, b.limit_nanos
+      FROM posted p, LATERAL unnest(p.budgets) r
+        JOIN budgets b ON b.id = r.budget
+        JOIN budget_periods q ON q.budget_id = r.budget AND q.starts_at = r.starts, LATERAL unnest(b.alerts) t (percent)
+      WHERE p.kind = 'capture' AND b.org_id = p.org_id AND q.org_id = p.org_id AND q.spent_nanos::numeric * 100 >= b.limit_nanos::numeric * t.percent
+      ON CONFLICT DO NOTHING;
+  END IF;
+  RETURN NULL;
+END $$;
+-- +goose StatementEnd
+
+-- A check is parsed and prepared anew by each statement that writes the table; a call of a function is the shortest that there is.
+ALTER TABLE events DROP CONSTRAINT events_seq_check; -- commit_units and append count from the session's own row, and the key is on it
+ALTER TABLE outbox DROP CONSTRAINT outbox_kind_check; -- a row of another kind is rejected by its reader, and stays to be looked at
+-- +goose StatementBegin
+CREATE FUNCTION hold_sound(state text, amount bigint, carved bigint, captured bigint, released bigint) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  RETURN carved >= 0 AND captured >= 0 AND released >= 0 AND carved + captured + released <= amount AND state IN ('held', 'unsettled', 'captured', 'released');
+END $$;
+-- +goose StatementEnd
+ALTER TABLE holds DROP CONSTRAINT holds_amount_nanos_check, DROP CONSTRAINT holds_carved_nanos_check, DROP CONSTRAINT holds_captured_nanos_check,
+  DROP CONSTRAINT holds_released_nanos_check, DROP CONSTRAINT holds_state_check, DROP CONSTRAINT hold_within_amount,
+  ADD CONSTRAINT hold_within_amount CHECK (hold_sound(state, amount_nanos, carved_nanos, captured_nanos, released_nanos));
+-- +goose StatementBegin
+CREATE FUNCTION step_sound(outcome text, cost bigint) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  RETURN cost >= 0 AND (outcome IS NULL OR outcome IN ('succeeded', 'failed', 'unknown', 'cancelled'));
+END $$;
+-- +goose StatementEnd
+ALTER TABLE steps DROP CONSTRAINT steps_outcome_check, DROP CONSTRAINT steps_cost_nanos_check, ADD CONSTRAINT step_sound CHECK (step_sound(outcome, cost_nanos));
+-- +goose StatementBegin
+CREATE FUNCTION session_sound(status text, charged bigint) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+  RETURN charged >= 0 AND status IN ('running', 'rescheduling', 'idle', 'terminated');
+END $$;
+-- +goose StatementEnd
+ALTER TABLE sessions DROP CONSTRAINT sessions_status_check, DROP CONSTRAINT sessions_charged_nanos_check, ADD CONSTRAINT session_sound CHECK (session_sound(status, charged_nanos));
+
+-- An index whose condition a settlement changes makes each settlement write all the table's indexes. The open steps of a session are found
+-- through steps_of_session, by whoever takes the session up, once.
+DROP INDEX steps_open;
+ALTER TABLE steps SET (fillfactor = 60);
+-- A session's steps in order. The organisation is not in front: a plan made while the table was small might else look up a step by it.
+DROP INDEX steps_of_session;
+CREATE INDEX steps_of_session ON steps (session_id, intended_seq);
+-- No query asks for a hold's transfers without its session.
+DROP INDEX ledger_transfers_by_hold;
+
+DROP FUNCTION commit_units;
+-- commit_units writes the next commits of sessions of one organisation. Each unit settles the hold of the effect that ended, places the hold of
+-- the effect that follows, and appends the events that say so, all or nothing. All that units have in common is done once: the lock on the
+-- balances, and the inserts. What can't be is answered and not raised, so that none takes another down:
+--   committed  all is written
+--   fenced     the worker's lease is over, or the session has ended
+--   moved      others have appended: what was decided is out of date
+--   ruled      the organisation's rules have changed since the decision was made: it is to be made again
+--   breached   the model once used more than its bound, and nobody has mended that since
+--   short      the hold can't be had; available says what there is, short names the budget that has too little, or nothing where it is the
+--              session's ceiling or the balance
+--   busy       the session's row is locked just now, and p_wait was false
+-- Except for committed nothing of the unit is written. At a limit, units are admitted in their order, and one that does not fit holds up none
+-- behind it that does. Locks are taken in the order sessions, balances, holds, budgets; a session's holds are written by whoever has its row.
+-- Sessions of a batch are not waited for, so a batch holds nothing that somebody waits for who holds what it wants.
+-- +goose StatementBegin
+CREATE FUNCTION commit_units(
+  p_org text, p_wait boolean, p_schema_version smallint,
+  p_sessions text[], p_projects text[], p_owners text[], p_epochs bigint[], p_seen bigint[], p_policies bigint[], p_nows timestamptz[],
+  p_settle_holds text[], p_settle_amounts bigint[], p_used bigint[], p_capture_entries text[], p_release_entries text[], p_loss_entries text[],
+  p_holds text[], p_parents text[], p_hold_steps text[], p_amounts bigint[], p_price_versions text[], p_lines text[], p_expires timestamptz[], p_hold_entries text[],
+  p_event_units int[], p_seqs bigint[], p_ids text[], p_types text[], p_step_ids text[], p_payloads text[],
+  p_intended_steps text[], p_intended_kinds text[], p_intended_keys text[], p_intended_seqs bigint[], p_intended_names text[],
+  p_settled_steps text[], p_settled_seqs bigint[], p_settled_outcomes text[], p_settled_usages text[], p_settled_costs bigint[], p_settled_errors text[],
+  p_last_seqs bigint[], p_statuses text[], p_stop_reasons text[], p_usages text[], p_charged bigint[], p_limits text[], p_release_leases boolean[],
+  p_span_units int[], p_spans text[]
+) RETURNS TABLE (unit int, outcome text, available bigint, short text, short_name text)
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+DECLARE
+  head record;
+  settle holds;
+  parent holds;
+  rules bigint;
+  balance bigint;
+  budgeted boolean;
+  parent_open boolean;
+  carved boolean;
+  room record;
+  counts budget_ref[];                    -- the periods in which what a unit settles counts
+  refs budget_ref[];                      -- and what it places
+  pending budget_ref[] := '{}';           -- what units before have taken from budgets' periods,
+  pending_amounts bigint[] := '{}';       -- and how much; below zero is given back
+  with_own budget_ref[];                  -- the same with what this unit's own settlement gives back
+  with_own_amounts bigint[];
+  done int[] := '{}';
+  posted ledger_transfers[] := '{}';      -- what the ledger gets of all units, in one statement
+  cap bigint;
+  rel bigint;
+  back bigint;
+  free bigint;
+  n int;
+BEGIN
+  PERFORM set_config('app.org_id', p_org, true);
+  IF p_wait THEN
+    PERFORM 1 FROM sessions s WHERE s.org_id = p_org AND s.id = ANY (p_sessions) ORDER BY s.id FOR NO KEY UPDATE;
+  END IF;
+  -- Whoever changes the rules or the budgets takes this lock too, so that what is read after it holds until the commit.
+  SELECT b.available_nanos INTO balance FROM ledger_balances b WHERE b.org_id = p_org FOR NO KEY UPDATE;
+  balance := coalesce(balance, 0);
+  SELECT coalesce((SELECT v.version FROM policy_versions v WHERE v.org_id = p_org), 0), EXISTS (SELECT FROM budgets b WHERE b.org_id = p_org AND b.archived_at IS NULL)
+    INTO rules, budgeted;
+
+  FOR n IN 1..cardinality(p_sessions) LOOP
+    unit := n;
+    available := 0;
+    short := '';
+    short_name := '';
+    -- One row by its key at a time, here and below: a plan for many at once, made while a table was small, would read all of it later.
+    SELECT s.epoch, s.lease_owner, s.lease_expires_at > clock_timestamp() AS live, s.status, s.last_seq, s.budget_scopes INTO head
+      FROM sessions s WHERE s.org_id = p_org AND s.id = p_sessions[n] FOR NO KEY UPDATE SKIP LOCKED;
+    outcome := CASE
+      WHEN NOT FOUND THEN CASE WHEN p_wait THEN 'fenced' ELSE 'busy' END -- who has waited and finds none looks for a session that is not there
+      WHEN head.epoch <> p_epochs[n] OR head.lease_owner IS DISTINCT FROM p_owners[n] OR head.live IS NOT TRUE OR head.status NOT IN ('running', 'rescheduling') THEN 'fenced'
+      WHEN head.last_seq <> p_seen[n] THEN 'moved'
+      WHEN p_policies[n] >= 0 AND p_policies[n] <> rules THEN 'ruled'
+      WHEN p_holds[n] <> '' AND p_intended_kinds[n] = 'model_call' AND EXISTS (SELECT FROM bound_breaches b WHERE b.model = p_intended_names[n]) THEN 'breached'
+      ELSE 'committed' END;
+    IF outcome <> 'committed' THEN
+      RETURN NEXT;
+      CONTINUE;
+    END IF;
+
+    -- Look, before anything of the unit is written.
+    cap := 0;
+    rel := 0;
+    back := 0;
+    carved := false;
+    parent_open := false;
+    counts := '{}';
+    refs := '{}';
+    IF p_settle_holds[n] <> '' THEN
+      SELECT h.* INTO settle FROM holds h WHERE h.org_id = p_org AND h.id = p_settle_holds[n];
+      IF NOT FOUND OR settle.state NOT IN ('held', 'unsettled') OR settle.amount_nanos <> p_settle_amounts[n] OR settle.carved_nanos + settle.captured_nanos + settle.released_nanos <> 0 THEN
+        RAISE EXCEPTION 'hold % is not open with the amount %', p_settle_holds[n], p_settle_amounts[n];
+      END IF;
+      cap := least(p_used[n], settle.amount_nanos);
+      rel := settle.amount_nanos - cap;
+      carved := settle.parent_id IS NOT NULL;
+      counts := settle.budgets;
+    END IF;
+    IF carved OR p_parents[n] <> '' THEN
+      SELECT h.* INTO parent FROM holds h WHERE h.org_id = p_org AND h.id = CASE WHEN carved THEN settle.parent_id ELSE p_parents[n] END;
+      IF NOT FOUND OR (p_parents[n] <> '' AND parent.id <> p_parents[n]) THEN
+        RAISE EXCEPTION 'the unit of % and what it settles have not the same ceiling', p_sessions[n];
+      END IF;
+      parent_open := parent.state IN ('held', 'unsettled');
+      IF carved THEN
+        counts := parent.budgets;
+      END IF;
+    END IF;
+    back := CASE WHEN carved AND parent_open THEN 0 ELSE rel END;
+    with_own := pending;
+    with_own_amounts := pending_amounts;
+    IF cardinality(counts) > 0 THEN
+      with_own := with_own || counts;
+      with_own_amounts := with_own_amounts || array_fill(-back, ARRAY[cardinality(counts)]);
+    END IF;
+    IF p_holds[n] <> '' THEN
+      free := CASE
+        WHEN p_parents[n] = '' THEN balance + back
+        WHEN parent_open THEN parent.amount_nanos - parent.carved_nanos - parent.captured_nanos - parent.released_nanos + CASE WHEN carved THEN rel ELSE 0 END
+        ELSE 0 END;
+      IF free < p_amounts[n] THEN
+        outcome := 'short';
+        available := free;
+        RETURN NEXT;
+        CONTINUE;
+      END IF;
+      IF budgeted THEN
+        SELECT * INTO room FROM budget_room(p_org, head.budget_scopes, p_amounts[n], CASE WHEN p_parents[n] = '' THEN '{}' ELSE parent.budgets END, with_own, with_own_amounts) r;
+        IF room.short IS NOT NULL THEN
+          outcome := 'short';
+          available := room.available;
+          short := room.short;
+          short_name := room.short_name;
+          RETURN NEXT;
+          CONTINUE;
+        END IF;
+        IF p_parents[n] = '' THEN
+          refs := room.refs;
+        END IF;
+      END IF;
+    END IF;
+
+    -- It is to be written.
+    done := done || n;
+    balance := balance + back - CASE WHEN p_holds[n] <> '' AND p_parents[n] = '' THEN p_amounts[n] ELSE 0 END;
+    pending := with_own;
+    pending_amounts := with_own_amounts;
+    IF cardinality(refs) > 0 THEN
+      pending := pending || refs;
+      pending_amounts := pending_amounts || array_fill(p_amounts[n], ARRAY[cardinality(refs)]);
+    END IF;
+    IF p_settle_holds[n] <> '' THEN
+      IF p_used[n] > cap THEN
+        INSERT INTO bound_breaches (model, step_id, excess_nanos, noted_at)
+          SELECT s.name, s.id, p_used[n] - cap, p_nows[n] FROM steps s WHERE s.org_id = p_org AND s.id = settle.step_id AND s.kind = 'model_call'
+          ON CONFLICT (model) DO NOTHING;
+      END IF;
+      UPDATE holds h SET captured_nanos = cap, released_nanos = rel, settled_at = p_nows[n], state = CASE WHEN cap = 0 THEN 'released' ELSE 'captured' END
+        WHERE h.org_id = p_org AND h.id = p_settle_holds[n];
+      IF cap > 0 THEN
+        posted := posted || ROW (p_org, p_capture_entries[n], 'held', 'spent', cap, 'capture', settle.id, p_sessions[n], settle.step_id, '', p_nows[n], counts)::ledger_transfers;
+      END IF;
+      IF back > 0 THEN
+        posted := posted || ROW (p_org, p_release_entries[n], 'held', 'available', back, 'release', settle.id, p_sessions[n], settle.step_id, '', p_nows[n], counts)::ledger_transfers;
+      END IF;
+      IF p_used[n] > cap THEN
+        posted := posted || ROW (p_org, p_loss_entries[n], 'loss', 'spent', p_used[n] - cap, 'loss', settle.id, p_sessions[n], settle.step_id, 'used above the hold', p_nows[n], '{}')::ledger_transfers;
+      END IF;
+    END IF;
+    IF carved OR p_parents[n] <> '' THEN
+      -- What a child releases stays with its parent while that is open. A parent that was settled before can't give it back any more.
+      UPDATE holds h SET captured_nanos = h.captured_nanos + CASE WHEN carved THEN cap ELSE 0 END,
+          carved_nanos = h.carved_nanos - CASE WHEN carved THEN settle.amount_nanos ELSE 0 END + CASE WHEN p_parents[n] = '' THEN 0 ELSE p_amounts[n] END,
+          released_nanos = h.released_nanos + CASE WHEN carved THEN back ELSE 0 END
+        WHERE h.org_id = p_org AND h.id = parent.id;
+    END IF;
+    IF p_settled_steps[n] <> '' THEN
+      UPDATE steps s SET settled_seq = p_settled_seqs[n], outcome = p_settled_outcomes[n], usage = p_settled_usages[n]::jsonb, cost_nanos = p_settled_costs[n],
+          error = nullif(p_settled_errors[n], '')::jsonb, settled_at = p_nows[n]
+        -- Not IS NULL: the planner would then look through the open steps, dead rows and all, and not at the one row.
+        WHERE s.org_id = p_org AND s.id = p_settled_steps[n] AND s.settled_seq IS NOT DISTINCT FROM NULL;
+      IF NOT FOUND THEN
+        RAISE EXCEPTION 'step % is not open', p_settled_steps[n];
+      END IF;
+    END IF;
+    IF p_intended_steps[n] <> '' THEN
+      INSERT INTO steps (org_id, session_id, id, kind, effect_key, epoch, intended_seq, name, hold_id, intended_at)
+        VALUES (p_org, p_sessions[n], p_intended_steps[n], p_intended_kinds[n], p_intended_keys[n], p_epochs[n], p_intended_seqs[n], p_intended_names[n],
+                nullif(p_holds[n], ''), p_nows[n]);
+    END IF;
+    IF p_holds[n] <> '' THEN
+      INSERT INTO holds (org_id, id, parent_id, session_id, step_id, amount_nanos, state, price_version, lines, expires_at, created_at, budgets)
+        VALUES (p_org, p_holds[n], nullif(p_parents[n], ''), p_sessions[n], p_hold_steps[n], p_amounts[n], 'held', p_price_versions[n], p_lines[n]::jsonb,
+                p_expires[n], p_nows[n], refs);
+      IF p_parents[n] = '' AND p_amounts[n] > 0 THEN
+        posted := posted || ROW (p_org, p_hold_entries[n], 'available', 'held', p_amounts[n], 'hold', p_holds[n], p_sessions[n], p_hold_steps[n], '', p_nows[n], refs)::ledger_transfers;
+      END IF;
+    END IF;
+    UPDATE sessions s SET last_seq = p_last_seqs[n], status = p_statuses[n], stop_reason = nullif(p_stop_reasons[n], '')::jsonb, usage = p_usages[n]::jsonb,
+        charged_nanos = p_charged[n], limits = p_limits[n]::jsonb, last_active_at = p_nows[n], updated_at = p_nows[n], version = s.version + 1,
+        lease_owner = CASE WHEN p_release_leases[n] THEN NULL ELSE s.lease_owner END, lease_address = CASE WHEN p_release_leases[n] THEN NULL ELSE s.lease_address END,
+        lease_expires_at = CASE WHEN p_release_leases[n] THEN NULL ELSE s.lease_expires_at END
+      WHERE s.org_id = p_org AND s.id = p_sessions[n];
+    RETURN NEXT;
+  END LOOP;
+  IF cardinality(done) = 0 THEN
+    RETURN;
+  END IF;
+
+  IF cardinality(posted) > 0 THEN
+    INSERT INTO ledger_transfers SELECT * FROM unnest(posted);
+  END IF;
+  INSERT INTO events (org_id, session_id, seq, id, type, schema_version, epoch, step_id, payload, created_at)
+    SELECT p_org, p_sessions[e.unit], e.seq, e.id, e.type, p_schema_version, p_epochs[e.unit], nullif(e.step, ''), e.payload::jsonb, p_nows[e.unit]
+    FROM unnest(p_event_units, p_seqs, p_ids, p_types, p_step_ids, p_payloads) e (unit, seq, id, type, step, payload)
+    WHERE e.unit = ANY (done);
+  INSERT INTO outbox (org_id, project_id, session_id, kind, payload)
+    SELECT p_org, p_projects[x.unit], p_sessions[x.unit], 'span', x.span::json FROM unnest(p_span_units, p_spans) x (unit, span) WHERE x.unit = ANY (done);
+END $$;
+-- +goose StatementEnd
+
+-- +goose Down
+-- +goose StatementBegin
+DO $$ BEGIN RAISE EXCEPTION 'this migration is not undone: restore a backup that was taken before it'; END $$;
+-- +goose StatementEnd
