@@ -40,7 +40,7 @@ func (a *API) permissionRoutes() []Route {
 		{
 			ID: "permissions.explain", Method: http.MethodPost, Path: "/v1/permissions/explain", Permission: tenants.PermissionsRead, Tag: tag,
 			Summary:     "Explain a decision",
-			Description: "What the rules would decide now, by which rule, and what would have been allowed. It changes nothing, and looks at neither money nor prices.",
+			Description: "What the gate would decide now: by which rule, at which price, whether ceiling, balance and budgets would cover the hold, which budget is nearest to its limit, and what would have allowed it. It changes nothing: nothing is held, and no decision is journalled.",
 			Endpoint:    read(a.explainPermission),
 		},
 		{

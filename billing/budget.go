@@ -86,6 +86,24 @@ type Budget struct {
 // Available is what is left: never below zero.
 func (b Budget) Available() money.Nanos { return max(0, b.Limit-b.Spent-b.Held) }
 
+// Left is what is left as a share of the limit, in thousandths: 1000 for a budget of which nothing was used, 0 for one with nothing left.
+func (b Budget) Left() int {
+	if b.Limit <= 0 {
+		return 0
+	}
+	n := new(big.Int).Mul(big.NewInt(int64(b.Available())), big.NewInt(1000))
+	return int(n.Quo(n, big.NewInt(int64(b.Limit))).Int64())
+}
+
+// LessLeft says that a smaller share of b's limit is left than of other's.
+func (b Budget) LessLeft(other Budget) bool {
+	if b.Limit <= 0 || other.Limit <= 0 {
+		return b.Limit <= 0 && other.Limit > 0
+	}
+	mine := new(big.Int).Mul(big.NewInt(int64(b.Available())), big.NewInt(int64(other.Limit)))
+	return mine.Cmp(new(big.Int).Mul(big.NewInt(int64(other.Available())), big.NewInt(int64(b.Limit)))) < 0
+}
+
 // Near says that at least four fifths of a budget are spent or held. A limit of zero is meant so, and is near once something was spent.
 func (b Budget) Near() bool {
 	used := b.Spent + b.Held
@@ -250,6 +268,21 @@ func ListBudgets(ctx context.Context, tx pgx.Tx, org id.Org, scope string, after
 	out := make([]Budget, len(rows))
 	for i, r := range rows {
 		if out[i], err = budgetFromRow(r); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// BudgetsOver lists the budgets that a hold of something with these scopes would be checked against, in that order. It changes nothing.
+func BudgetsOver(ctx context.Context, tx pgx.Tx, org id.Org, scopes []string) ([]Budget, error) {
+	rows, err := billingdb.New(tx).BudgetsOver(ctx, billingdb.BudgetsOverParams{OrgID: org, Scopes: scopes})
+	if err != nil {
+		return nil, fmt.Errorf("list the budgets over %v: %w", scopes, err)
+	}
+	out := make([]Budget, len(rows))
+	for i, r := range rows {
+		if out[i], err = budgetFromRow(billingdb.ListBudgetsRow(r)); err != nil {
 			return nil, err
 		}
 	}

@@ -150,7 +150,7 @@ func registerProject(g *echo.Group, d Deps) {
 	(&ledger.Handler{DB: d.DB}).Register(g)
 	tools, models := d.toolNames(), d.modelNames
 	(&ambit.Handler{DB: d.DB, Agents: d.Agents, Policies: d.Policies, Tools: tools, Models: models}).Register(g)
-	(&permissions.Handler{DB: d.DB, Tenants: d.Tenants, Agents: d.Agents, Policies: d.Policies, Tools: tools, Models: models}).Register(g)
+	(&permissions.Handler{DB: d.DB, Tenants: d.Tenants, Agents: d.Agents, Policies: d.Policies, Sessions: d.Sessions, Tools: tools, Models: models}).Register(g)
 	(&members.Handler{DB: d.DB, Tenants: d.Tenants}).Register(g)
 	(&webhooks.Handler{DB: d.DB, Webhooks: d.Webhooks}).Register(g)
 	(&keys.Handler{DB: d.DB, Tenants: d.Tenants, APIURL: d.APIURL}).Register(g)

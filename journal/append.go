@@ -78,7 +78,7 @@ func Create(ctx context.Context, tx pgx.Tx, now time.Time, n New, first ...Entry
 	err = journaldb.New(tx).InsertSession(ctx, journaldb.InsertSessionParams{
 		OrgID: n.Org, ID: n.ID, ProjectID: n.Project, AgentID: n.Agent.ID, AgentVersion: int32(n.Agent.Version), //nolint:gosec // versions are small
 		Agent: agent, ParentSessionID: ref(string(n.Parent)), Principal: by, Title: n.Title, Metadata: metadata, Limits: limits, Now: now,
-		BudgetScopes: budgetScopes(n),
+		BudgetScopes: n.BudgetScopes(),
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("insert the session: %w", err)
@@ -98,8 +98,9 @@ func Create(ctx context.Context, tx pgx.Tx, now time.Time, n New, first ...Entry
 	return l, events, err
 }
 
-// budgetScopes says what a session's spending counts against: type:id of each thing that a budget may cover.
-func budgetScopes(n New) []string {
+// BudgetScopes says what the spending of a session made so counts against: type:id of each thing that a budget may cover. What a session below
+// another counts against besides, the database adds.
+func (n New) BudgetScopes() []string {
 	scopes := []string{"organization:" + string(n.Org), "project:" + string(n.Project), "session:" + string(n.ID)}
 	if n.Agent.ID != "" {
 		scopes = append(scopes, "agent:"+string(n.Agent.ID))

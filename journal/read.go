@@ -193,6 +193,18 @@ func GetStep(ctx context.Context, tx pgx.Tx, org id.Org, step id.Step) (Step, er
 	return stepFromRow(row)
 }
 
+// BudgetScopesOf says what a session's spending counts against.
+func BudgetScopesOf(ctx context.Context, tx pgx.Tx, org id.Org, session id.Session) ([]string, error) {
+	scopes, err := journaldb.New(tx).BudgetScopes(ctx, journaldb.BudgetScopesParams{OrgID: org, ID: session})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, fault.NotFound()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read what %s counts against: %w", session, err)
+	}
+	return scopes, nil
+}
+
 func stepsFromRows(rows []journaldb.Step) ([]Step, error) {
 	out := make([]Step, len(rows))
 	for i, r := range rows {

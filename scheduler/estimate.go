@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -209,12 +208,8 @@ func (p prospect) worstCall(after int64) (money.Nanos, error) {
 
 // worstTool is the most that a call of a tool holds when its arguments name no time limit.
 func (p prospect) worstTool(name string) (money.Nanos, error) {
-	limit := time.Minute
-	if t, ok := p.tool(name); ok {
-		limit = t.Limit(json.RawMessage("{}"))
-	}
 	var e estimate
-	for _, q := range toolQuantities(name, p.inSandbox(name), limit.Milliseconds()) {
+	for _, q := range toolQuantities(name, p.inSandbox(name), p.limitOf(name).Milliseconds()) {
 		if err := e.add(p.table.Bound(p.now, q.Kind, q.Ref, q.Quantities)); err != nil {
 			return 0, err
 		}

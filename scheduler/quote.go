@@ -117,7 +117,7 @@ func (s *Service) QuoteEffect(ctx context.Context, tx pgx.Tx, org id.Org, projec
 			return billing.Quote{}, fault.InvalidField("/effect/reasoning_tokens", "out_of_range", "Reasoning tokens are a part of the output tokens.")
 		}
 		all := tokens(in.Tokens)
-		quantities = []gate.Priced{{Kind: prices.Model, Ref: in.Name, Quantities: all}}
+		quantities = []gate.Priced{modelQuantities(in.Name, in.Tokens)}
 		least = []gate.Priced{{Kind: prices.Model, Ref: in.Name, Quantities: prices.Quantities{
 			prices.InputToken: all[prices.InputToken], prices.CacheReadToken: all[prices.CacheReadToken], prices.CacheWriteToken: all[prices.CacheWriteToken],
 		}}}
@@ -161,6 +161,10 @@ func (s *Service) QuoteEffect(ctx context.Context, tx pgx.Tx, org id.Org, projec
 		return billing.Quote{}, fmt.Errorf("digest an effect: %w", err)
 	}
 	return billing.SaveQuote(ctx, tx, now, org, quote)
+}
+
+func modelQuantities(model string, u journal.Usage) gate.Priced {
+	return gate.Priced{Kind: prices.Model, Ref: model, Quantities: tokens(u)}
 }
 
 // terms are what the price of an invoke depends on.

@@ -3,6 +3,7 @@ package permissions
 import (
 	"context"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -10,13 +11,18 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"ambit.dev/ambit/agents"
+	"ambit.dev/ambit/billing"
 	"ambit.dev/ambit/console/page"
 	"ambit.dev/ambit/console/ui"
+	"ambit.dev/ambit/governance/gate"
 	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/internal/egress"
 	"ambit.dev/ambit/internal/fault"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/money"
+	"ambit.dev/ambit/journal"
+	"ambit.dev/ambit/scheduler"
+	"ambit.dev/ambit/tenants"
 )
 
 // query is the question as it stands in the address.
@@ -51,8 +57,25 @@ type answer struct {
 	Missing []policy.Difference
 	Denied  []namedRule
 	Version int64
-	Whole   ui.Status // what the rules make of all uses of it
-	WholeOf string
+	Money   coverage
+	// Remedies are what would have allowed it.
+	Remedies []remedy
+	Whole    ui.Status // what the rules make of all uses of it
+	WholeOf  string
+}
+
+// remedy is something that would have to change; Href is empty where no page changes it.
+type remedy struct {
+	Text, Href string
+	Until      *time.Time
+}
+
+// beyondRules say what decided where the rules allow it.
+var beyondRules = map[string]string{
+	"agent.network": "Its definition: no rule denies it, but the hosts that it may reach do not have this one, and no rule can add one.",
+	"price":         "The rules allow it, but it has no price: nothing can be held for it.",
+	"bound":         "The rules allow it, but what it costs at most is not known any more.",
+	"hold":          "The rules allow it, but the money for it is not there.",
 }
 
 type explainView struct {
@@ -140,24 +163,12 @@ func (q query) check() (out ui.Problems) {
 	return out
 }
 
-// request is the question as the gate would ask it: a web address in its one spelling, with its host.
-func (q query) request(a agents.Agent) (r policy.Request, target *egress.Target) {
-	r = requestOf(a, q.Kind, q.Name)
-	r.Action, r.Object, r.Environment, r.At = q.Action, q.Object, q.Environment, time.Now().UTC()
-	if amount, err := money.Parse(q.Amount); err == nil {
-		r.Amount = amount
-	}
-	if strings.Contains(q.Object, "://") {
-		if to, err := egress.ParseURL(q.Object); err == nil {
-			r.Object, r.Domain, target = to.WithoutQuery(), to.Host.String(), &to
-		}
-	}
-	return r, target
-}
-
 func (h *Handler) answer(ctx context.Context, tx pgx.Tx, p page.Place, known names, a agents.Agent, q query) (*answer, error) {
-	r, target := q.request(a)
-	e, err := h.Policies.Explain(ctx, tx, p.Org, r)
+	ask := scheduler.ExplainInput{Agent: a, Kind: q.Kind, Name: q.Name, Action: q.Action, Object: q.Object, Environment: q.Environment}
+	if amount, err := money.Parse(q.Amount); err == nil {
+		ask.Amount = &amount
+	}
+	said, err := h.Sessions.Explain(ctx, tx, p.Org, ask)
 	if err != nil {
 		return nil, err
 	}
@@ -165,6 +176,7 @@ func (h *Handler) answer(ctx context.Context, tx pgx.Tx, p page.Place, known nam
 	if err != nil {
 		return nil, err
 	}
+	e := said.Rules
 	show := func(n policy.Named) namedRule {
 		words := n.Summary()
 		if n.Subject != policy.Any {
@@ -174,19 +186,35 @@ func (h *Handler) answer(ctx context.Context, tx pgx.Tx, p page.Place, known nam
 	}
 	what := policy.Rule{Kind: q.Kind, Name: orAny(q.Name), Action: orAny(q.Action), Object: orAny(q.Object)}
 	out := &answer{
-		Status: ui.Effect(string(e.Decision.Effect)), Question: a.Name + ", " + what.What(), Reason: e.Reason.Message, Code: codeWords[e.Decision.Rule], Version: e.Version,
+		Status: ui.Effect(string(e.Decision.Effect)), Question: a.Name + ", " + what.What(), Reason: said.Reason.Message, Code: codeWords[e.Decision.Rule], Version: e.Version,
 		Whole: ui.Verdict(string(set.Outlook(requestOf(a, q.Kind, q.Name)).Verdict)), WholeOf: (policy.Rule{Kind: q.Kind, Name: orAny(q.Name), Action: policy.Any, Object: policy.Any}).What(),
+		Money: coverageOf(p, said),
 	}
-	if target != nil && e.Decision.Effect != policy.Deny && q.Kind == policy.ToolCall {
-		hosts, _, err := egress.ParseRules(a.Definition.Network.AllowedHosts)
-		if err != nil || !hosts.Allow(*target) {
-			out.Status = ui.Verdict(string(policy.Denied))
-			out.Reason = "The host " + r.Domain + " is not among those that this agent may reach."
-			out.Code = "Its definition: no rule denies it, but the hosts that it may reach do not have this one, and no rule can add one."
+	if said.Outcome == journal.Denied && e.Decision.Allowed() {
+		out.Status, out.Code = ui.Verdict(string(policy.Denied)), beyondRules[said.Reason.Rule]
+		if said.Money.Shortfall != nil && said.Reason.Rule == "hold" {
+			out.Status = ui.Status{Tone: ui.ToneExhausted, Icon: "empty-coin", Word: "Not covered"}
 		}
 	}
 	for _, n := range e.Applied {
 		out.Applied = append(out.Applied, show(n))
+	}
+	for _, r := range said.Remedies {
+		one := remedy{Text: r.Message}
+		if !r.Until.IsZero() {
+			one.Until = &r.Until
+		}
+		switch {
+		case r.What == "rule" && r.ID != "":
+			one.Href = p.Path("permissions", "rules", r.ID)
+		case r.What == "budget" && p.Can(tenants.BudgetsRead):
+			one.Href = p.Path("budgets", r.ID)
+		case r.What == "definition":
+			one.Href = p.Path("agents", string(a.ID))
+		case r.What == "balance" && p.Can(tenants.LedgerRead):
+			one.Href = p.Path("ledger")
+		}
+		out.Remedies = append(out.Remedies, one)
 	}
 	if e.Nearest == nil {
 		return out, nil
@@ -199,6 +227,54 @@ func (h *Handler) answer(ctx context.Context, tx pgx.Tx, p page.Place, known nam
 		}
 	}
 	return out, nil
+}
+
+// coverage is whether the money is there, for who may see budgets; without that right, only the amount.
+type coverage struct {
+	Amount, Required money.Nanos
+	Ceiling          *money.Nanos
+	CeilingCovers    bool
+	Shown            bool
+	Balance          money.Nanos
+	BalanceCovers    bool
+	Budgets          []budgetRoom
+}
+
+type budgetRoom struct {
+	Name, Href         string
+	Spent, Held, Limit money.Nanos
+	Left               money.Nanos
+	ResetsAt           *time.Time
+	Covers, Warns      bool
+	Nearest            bool
+}
+
+func coverageOf(p page.Place, a gate.Answer) coverage {
+	m := a.Money
+	c := coverage{
+		Amount: a.Amount, Required: m.Required, Ceiling: m.Ceiling, CeilingCovers: m.Ceiling == nil || *m.Ceiling >= a.Amount, Shown: p.Can(tenants.BudgetsRead),
+		Balance: m.Available, BalanceCovers: m.Available >= m.Required,
+	}
+	for _, b := range m.Budgets {
+		r := budgetRoom{
+			Name: b.Name, Href: p.Path("budgets", string(b.ID)), Spent: b.Spent, Held: b.Held, Limit: b.Limit, Left: b.Available(), Warns: b.Action == billing.Warn,
+			Covers: b.Limit-b.Spent-b.Held >= m.Required, Nearest: m.Nearest != nil && m.Nearest.ID == b.ID,
+		}
+		if !b.ResetsAt.IsZero() {
+			r.ResetsAt = &b.ResetsAt
+		}
+		c.Budgets = append(c.Budgets, r)
+	}
+	slices.SortStableFunc(c.Budgets, func(x, y budgetRoom) int { // the nearest first
+		switch {
+		case x.Nearest == y.Nearest:
+			return 0
+		case x.Nearest:
+			return -1
+		}
+		return 1
+	})
+	return c
 }
 
 func orAny(s string) string {

@@ -13,6 +13,7 @@ import (
 	"ambit.dev/ambit/internal/fault"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/postgres"
+	"ambit.dev/ambit/scheduler"
 	"ambit.dev/ambit/tenants"
 )
 
@@ -28,6 +29,7 @@ type Handler struct {
 	Tenants  *tenants.Service
 	Agents   *agents.Service
 	Policies *policy.Service
+	Sessions *scheduler.Service
 	// Tools are the names of the tools that there are.
 	Tools []string
 	// Models lists the models that agents can be given now.

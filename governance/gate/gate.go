@@ -45,6 +45,9 @@ type Proposal struct {
 	Action string
 	Object string
 	Domain string
+
+	// environment is asked about in questions only: there is one.
+	environment string
 }
 
 // Decision is the gate's answer.
@@ -98,7 +101,7 @@ func permitted(rules *policy.Set, now time.Time, session *journal.Session, p Pro
 	}
 	d := rules.Decide(policy.Request{
 		Agent: session.Agent.ID, Project: session.Project, Model: session.Agent.Model, Tools: session.Agent.Tools,
-		Kind: string(p.Kind), Name: p.Name, Action: p.Action, Object: p.Object, Amount: amount, At: now, Domain: p.Domain,
+		Kind: string(p.Kind), Name: p.Name, Action: p.Action, Object: p.Object, Amount: amount, At: now, Domain: p.Domain, Environment: p.environment,
 	})
 	if !d.Allowed() {
 		r := d.Reason()

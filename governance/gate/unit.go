@@ -83,10 +83,7 @@ func (g *Gate) Admit(u *Unit, p Proposal) (Decision, error) {
 	var wanting *ShortError
 	switch {
 	case errors.Is(u.refusal, ErrBreached):
-		return Decision{Outcome: journal.Denied, Asked: asked, Reasons: []journal.Reason{{
-			Rule:    "bound",
-			Message: fmt.Sprintf("%s once used more than was held for it, so what it may cost at most is not known. It is refused until an operator has mended that (ambit bounds mend).", p.Name),
-		}}}, nil
+		return Decision{Outcome: journal.Denied, Asked: asked, Reasons: []journal.Reason{breachReason(p.Name)}}, nil
 	case errors.As(u.refusal, &wanting) && wanting.Short.Available < bound:
 		again := wanting.Short
 		again.Required = bound

@@ -238,7 +238,12 @@ func (s *Service) List(ctx context.Context, tx pgx.Tx, org id.Org, f ListFilter)
 // Explain says what the rules, as this transaction sees them, would decide, and why. Casbin is asked too: should the two ever differ, the
 // answer is an error.
 func (s *Service) Explain(ctx context.Context, tx pgx.Tx, org id.Org, r Request) (Explanation, error) {
-	set, err := s.cache.Now(ctx, tx, org)
+	return s.cache.Explain(ctx, tx, org, r)
+}
+
+// Explain is Service.Explain.
+func (c *Cache) Explain(ctx context.Context, tx pgx.Tx, org id.Org, r Request) (Explanation, error) {
+	set, err := c.Now(ctx, tx, org)
 	if err != nil {
 		return Explanation{}, err
 	}

@@ -80,6 +80,17 @@ FROM budgets b JOIN organizations o ON o.id = b.org_id
 WHERE b.org_id = @org_id AND b.archived_at IS NULL AND (sqlc.arg(scope)::text = '' OR b.scope = sqlc.arg(scope)::text) AND (@after_id::text = '' OR b.id < @after_id::text)
 ORDER BY b.id DESC LIMIT @row_limit;
 
+-- name: BudgetsOver :many
+-- The budgets that a hold of something with these scopes would be checked against, in the order in which it would be.
+SELECT b.*, greatest(s.starts, '0001-01-01Z')::timestamptz AS starts_at,
+       (CASE b.period WHEN 'total' THEN '0001-01-01Z'::timestamptz WHEN 'hour' THEN s.starts + interval '1 hour'
+        ELSE ((s.starts AT TIME ZONE o.time_zone) + ('1 ' || b.period)::interval) AT TIME ZONE o.time_zone END)::timestamptz AS resets_at, coalesce(p.held_nanos, 0)::bigint AS held_nanos, coalesce(p.spent_nanos, 0)::bigint AS spent_nanos
+FROM budgets b JOIN organizations o ON o.id = b.org_id
+  CROSS JOIN LATERAL (SELECT budget_period_start(b.period, o.time_zone, now()) AS starts) s
+  LEFT JOIN budget_periods p ON p.org_id = b.org_id AND p.budget_id = b.id AND p.starts_at = s.starts
+WHERE b.org_id = @org_id AND b.archived_at IS NULL AND b.scope = ANY (@scopes::text[])
+ORDER BY b.id;
+
 -- name: BudgetMismatches :many
 -- What a budget's period says against what the ledger's transfers say: for the daily recount and the tests.
 SELECT p.budget_id, greatest(p.starts_at, '0001-01-01Z')::timestamptz AS starts_at, p.held_nanos::bigint AS held_nanos, p.spent_nanos::bigint AS spent_nanos,

@@ -136,6 +136,81 @@ func (q *Queries) BudgetMismatches(ctx context.Context, orgID id.Org) ([]BudgetM
 	return items, nil
 }
 
+const budgetsOver = `-- name: BudgetsOver :many
+SELECT b.org_id, b.id, b.name, b.scope, b.limit_nanos, b.period, b.action, b.alerts, b.version, b.created_by, b.created_at, b.updated_at, b.archived_at, greatest(s.starts, '0001-01-01Z')::timestamptz AS starts_at,
+       (CASE b.period WHEN 'total' THEN '0001-01-01Z'::timestamptz WHEN 'hour' THEN s.starts + interval '1 hour'
+        ELSE ((s.starts AT TIME ZONE o.time_zone) + ('1 ' || b.period)::interval) AT TIME ZONE o.time_zone END)::timestamptz AS resets_at, coalesce(p.held_nanos, 0)::bigint AS held_nanos, coalesce(p.spent_nanos, 0)::bigint AS spent_nanos
+FROM budgets b JOIN organizations o ON o.id = b.org_id
+  CROSS JOIN LATERAL (SELECT budget_period_start(b.period, o.time_zone, now()) AS starts) s
+  LEFT JOIN budget_periods p ON p.org_id = b.org_id AND p.budget_id = b.id AND p.starts_at = s.starts
+WHERE b.org_id = $1 AND b.archived_at IS NULL AND b.scope = ANY ($2::text[])
+ORDER BY b.id
+`
+
+type BudgetsOverParams struct {
+	OrgID  id.Org
+	Scopes []string
+}
+
+type BudgetsOverRow struct {
+	OrgID      id.Org
+	ID         string
+	Name       string
+	Scope      string
+	LimitNanos int64
+	Period     string
+	Action     string
+	Alerts     []int32
+	Version    int64
+	CreatedBy  json.RawMessage
+	CreatedAt  time.Time
+	UpdatedAt  time.Time
+	ArchivedAt *time.Time
+	StartsAt   time.Time
+	ResetsAt   time.Time
+	HeldNanos  int64
+	SpentNanos int64
+}
+
+// The budgets that a hold of something with these scopes would be checked against, in the order in which it would be.
+func (q *Queries) BudgetsOver(ctx context.Context, arg BudgetsOverParams) ([]BudgetsOverRow, error) {
+	rows, err := q.db.Query(ctx, budgetsOver, arg.OrgID, arg.Scopes)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []BudgetsOverRow
+	for rows.Next() {
+		var i BudgetsOverRow
+		if err := rows.Scan(
+			&i.OrgID,
+			&i.ID,
+			&i.Name,
+			&i.Scope,
+			&i.LimitNanos,
+			&i.Period,
+			&i.Action,
+			&i.Alerts,
+			&i.Version,
+			&i.CreatedBy,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+			&i.ArchivedAt,
+			&i.StartsAt,
+			&i.ResetsAt,
+			&i.HeldNanos,
+			&i.SpentNanos,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const claimAlerts = `-- name: ClaimAlerts :many
 SELECT a.budget_id, a.starts_at::text AS starts_text, greatest(a.starts_at, '0001-01-01Z')::timestamptz AS starts_at, a.percent,
        a.spent_nanos::bigint AS spent_nanos, a.limit_nanos::bigint AS limit_nanos, a.reached_at,

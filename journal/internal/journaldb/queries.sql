@@ -161,3 +161,6 @@ FROM (
 ) latest JOIN steps st ON st.org_id = @org_id AND st.session_id = latest.id AND st.settled_seq IS NOT NULL
 GROUP BY st.session_id, st.kind, st.name
 ORDER BY st.session_id DESC, st.kind, st.name;
+
+-- name: BudgetScopes :one
+SELECT budget_scopes FROM sessions WHERE org_id = @org_id AND id = @id;

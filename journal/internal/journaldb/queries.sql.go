@@ -103,6 +103,22 @@ func (q *Queries) AgentActivity(ctx context.Context, arg AgentActivityParams) ([
 	return items, nil
 }
 
+const budgetScopes = `-- name: BudgetScopes :one
+SELECT budget_scopes FROM sessions WHERE org_id = $1 AND id = $2
+`
+
+type BudgetScopesParams struct {
+	OrgID id.Org
+	ID    id.Session
+}
+
+func (q *Queries) BudgetScopes(ctx context.Context, arg BudgetScopesParams) ([]string, error) {
+	row := q.db.QueryRow(ctx, budgetScopes, arg.OrgID, arg.ID)
+	var budget_scopes []string
+	err := row.Scan(&budget_scopes)
+	return budget_scopes, err
+}
+
 const claimLease = `-- name: ClaimLease :one
 UPDATE sessions
 SET epoch = epoch + 1, lease_owner = $1, lease_address = $2, lease_expires_at = now() + make_interval(secs => $3::float8)
