@@ -87,7 +87,7 @@ const holdAmount = money.Nanos(110)
 func (h *hot) forUpdate(ctx context.Context, i int) error {
 	return h.db.InTx(ctx, h.org, func(tx pgx.Tx) error {
 		var balance int64
-		if err := tx.QueryRow(ctx, `SELECT balance_nanos FROM account_balances WHERE org_id = $1 AND account = 'available' FOR UPDATE`, h.org).Scan(&balance); err != nil {
+		if err := tx.QueryRow(ctx, `SELECT available_nanos FROM ledger_balances WHERE org_id = $1 FOR UPDATE`, h.org).Scan(&balance); err != nil {
 			return err
 		}
 		if balance < int64(holdAmount) {
@@ -117,7 +117,7 @@ func (h *hot) conditional(ctx context.Context, i int) error {
 	return h.db.InTx(ctx, h.org, func(tx pgx.Tx) error {
 		hold, now := id.New[id.Hold](), time.Now()
 		tag, err := tx.Exec(ctx, `
-			WITH enough AS (SELECT 1 FROM account_balances WHERE org_id = $1 AND account = 'available' AND balance_nanos >= $4 FOR UPDATE),
+			WITH enough AS (SELECT 1 FROM ledger_balances WHERE org_id = $1 AND available_nanos >= $4 FOR UPDATE),
 			     held AS (INSERT INTO holds (org_id, id, session_id, step_id, amount_nanos, state, expires_at, created_at) SELECT $1, $2, $3, $2, $4, 'held', $5, $5 FROM enough),
 			     touched AS (UPDATE sessions SET last_active_at = $5, version = version + 1 FROM enough WHERE org_id = $1 AND id = $3)
 			INSERT INTO ledger_transfers (org_id, id, debit_account, credit_account, amount_nanos, kind, hold_id, session_id, created_at)
