@@ -66,7 +66,8 @@ func TestDigestBindsWhatIsSent(t *testing.T) {
 		return r
 	}
 	seen := map[[32]byte]string{models.Digest(whole()): "unchanged"}
-	require.Equal(t, models.Digest(whole()), models.Digest(whole()))
+	again := whole()
+	require.Contains(t, seen, models.Digest(again))
 	changed := func(name string, r models.Request) {
 		d := models.Digest(r)
 		require.NotContains(t, seen, d, "%s has the digest of %s", name, seen[d])

@@ -58,7 +58,7 @@ type modelEffect struct {
 	intendedAt time.Time
 }
 
-func (e *modelEffect) run(w *work, base context.Context) outcome {
+func (e *modelEffect) run(base context.Context, w *work) outcome {
 	admitted := w.clock.Now()
 	ctx, done := w.effect(base, modelLimit)
 	defer done()

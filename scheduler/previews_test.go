@@ -32,7 +32,7 @@ func TestPreviewsReachAnotherReplica(t *testing.T) {
 	require.Equal(t, want, <-got)
 
 	cancel()
-	<-read
+	<-read //nolint:errcheck // it was cancelled: how it ended does not matter
 	require.Eventually(t, func() bool { return !here.Watched(session) }, 5*time.Second, time.Millisecond, "a reader that leaves is forgotten")
 
 	err := scheduler.FetchPreviews(http.DefaultClient, "guess")(t.Context(), server.URL, session, func(scheduler.Preview) {})

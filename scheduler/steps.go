@@ -17,7 +17,7 @@ import (
 
 // effect is what was intended, held and admitted, and is to be done now.
 type effect interface {
-	run(w *work, base context.Context) outcome
+	run(base context.Context, w *work) outcome
 }
 
 // outcome is what is known when an effect has ended. settle drafts how it is settled; it may be asked more than once.
@@ -75,7 +75,7 @@ func (w *work) steps(base context.Context) error {
 			waited = next.wait
 		case next.effect != nil:
 			failpoint.Hit(failpoint.BeforeEffect)
-			ended = next.effect.run(w, base)
+			ended = next.effect.run(base, w)
 			failpoint.Hit(failpoint.AfterEffect)
 		default: // it was settled, and this worker is to do no more
 			if base.Err() != nil {
@@ -107,7 +107,7 @@ func (w *work) advance(base context.Context, ended outcome, waited *loop.ModelCa
 			})
 			if err != nil {
 				unreadable = err
-				return nil
+				return nil //nolint:nilerr // it is dealt with after the commit, which it does not undo
 			}
 			switch {
 			case decision.Model != nil && decision.Model.Attempt > 1 && (waited == nil || waited.Attempt != decision.Model.Attempt):

@@ -75,7 +75,7 @@ type toolEffect struct {
 	limit      time.Duration
 }
 
-func (e *toolEffect) run(w *work, base context.Context) outcome {
+func (e *toolEffect) run(base context.Context, w *work) outcome {
 	o := &toolOutcome{toolEffect: e, admittedAt: w.clock.Now()}
 	w.runTool(base, o, e.limit, func(ctx context.Context, box *sandbox.Sandbox) (connectors.Result, error) {
 		return w.tools.Call(ctx, e.decision.Admission, e.call, box)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,7 +31,6 @@ type hot struct {
 	commits  *gate.Committer
 	sessions []journal.Session
 	leases   []journal.Lease
-	n        atomic.Int64
 }
 
 func newHot(b *testing.B) *hot {
