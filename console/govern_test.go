@@ -181,6 +181,17 @@ func TestInvitingWithoutMail(t *testing.T) {
 	code, _ = get(t, grace, w.URL+"/invitation?token="+token)
 	require.Equal(t, 410, code)
 
+	// "Everything that you may do" is a developer's everything, not an owner's.
+	code, body = post(t, grace, w.URL+ada.path+"/keys/new", url.Values{"name": {"laptop"}, "scopes": {"all"}, "expires": {"90"}})
+	require.Equal(t, 200, code, body)
+	require.Contains(t, body, "laptop is made")
+	keys, err := w.tenants.ListKeys(t.Context(), ada.Organization.ID, tenants.ListKeys{Limit: 10})
+	require.NoError(t, err)
+	require.Len(t, keys, 1)
+	require.Contains(t, keys[0].Scopes, string(tenants.SessionsWrite))
+	require.NotContains(t, keys[0].Scopes, string(tenants.MembersWrite))
+	require.NotContains(t, keys[0].Scopes, tenants.AllScopes)
+
 	list, err := w.tenants.ListMembers(t.Context(), ada.Organization.ID, "", 10)
 	require.NoError(t, err)
 	require.Len(t, list, 2)

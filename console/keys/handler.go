@@ -77,7 +77,7 @@ func (h *Handler) create(c echo.Context) error {
 	f := form{Name: values.Get("name"), Expires: values.Get("expires"), Scopes: values.Get("scopes"), Where: values.Get("where"), Chosen: values["scope"]}
 	in := tenants.CreateKey{Name: f.Name, Scopes: f.Chosen}
 	if f.Scopes == "all" {
-		in.Scopes = []string{tenants.AllScopes}
+		in.Scopes = everythingOf(principal.From(ctx))
 	}
 	if f.Where != "organisation" {
 		in.Project = p.Project

@@ -110,6 +110,20 @@ func permissionChoices(p principal.Principal, chosen []string) []ui.Choice {
 	return out
 }
 
+// everythingOf are the scopes of a key that may do all that its maker may: for who may do everything that also means what comes later.
+func everythingOf(p principal.Principal) []string {
+	var out []string
+	for _, perm := range tenants.Permissions() {
+		if tenants.Allowed(p, perm) {
+			out = append(out, string(perm))
+		}
+	}
+	if len(out) == len(tenants.Permissions()) {
+		return []string{tenants.AllScopes}
+	}
+	return out
+}
+
 // curl is a request that works when it is pasted: the built-in model runs the command in a microVM, so that no provider's key is needed.
 func curl(api, secret string, p page.Place, wholeOrg bool) string {
 	s := "curl -sS " + api + "/v1/invoke \\\n  -H 'Authorization: Bearer " + secret + "' \\\n"

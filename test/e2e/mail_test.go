@@ -18,14 +18,15 @@ type letters struct {
 	mail *mailtest.Server
 }
 
-// TestMailedLinks goes the two ways that lead through somebody's mailbox: confirming an address, and choosing a new password.
+// TestMailedLinks goes the ways that lead through somebody's mailbox: confirming an address, choosing a new password, and joining an
+// organisation, with what its admin then allows and what it may spend.
 func TestMailedLinks(t *testing.T) {
 	browser.KeepPicturesIn("../screens")
 	mail := mailtest.New(t)
 	l := &letters{stories: &stories{Instance: instance.Start(t, "AMBIT_SMTP_URL="+mail.URL(), "AMBIT_WARM_SANDBOXES=0"), browser: browser.Start(t)}, mail: mail}
 	t.Run("an address is confirmed", l.confirmed)
 	t.Run("a password is forgotten", l.forgotten)
-	t.Run("a member is invited, and a tool forbidden", l.invited)
+	t.Run("an admin governs what a member's session does and spends", l.governed)
 }
 
 const firstPassword, secondPassword = "quiet rivers under old stones", "seven lanterns on the harbour wall"

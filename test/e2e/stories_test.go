@@ -38,7 +38,6 @@ func TestStories(t *testing.T) {
 		{"sign-ins", s.signIns},
 		{"the pasted line", s.pastedLine},
 		{"by keyboard alone", s.keyboard},
-		{"a budget stops work and lets it go on", s.budget},
 		{"every page", s.everyPage},
 	} {
 		t.Run(story.name, story.tell)
