@@ -75,7 +75,7 @@ var errorTypes = []apidoc.ErrorType{
 	},
 	{
 		Slug: "key_revoked", Status: http.StatusUnauthorized, Title: "The key was revoked",
-		Meaning: "Somebody of your organisation withdrew this key.",
+		Meaning: "Somebody of your organisation withdrew this key, or who made it is no longer a member.",
 		Action:  "Make a new key.",
 	},
 	{

@@ -28,7 +28,7 @@ func (a *API) roleRoutes() []Route {
 		},
 		{
 			ID: "members.delete", Method: http.MethodDelete, Path: "/v1/members/{member_id}", Permission: tenants.MembersWrite, Tag: tag,
-			Summary: "Remove a member", Description: "From the member's next request on. API keys that the member made stay: revoke them too, if they should not.",
+			Summary: "Remove a member", Description: "From the member's next request on. The API keys that the member made, and those made with them, are revoked with it: let somebody else rotate a key beforehand that is to go on.",
 			Errors: []string{slugDenied, slugLastOwner}, Endpoint: write(http.StatusOK, a.deleteMember),
 		},
 		{

@@ -125,10 +125,14 @@ func (s *Service) CreateKeyTx(ctx context.Context, tx pgx.Tx, by principal.Princ
 		project = &p
 	}
 	secret = newKeySecret()
+	var person *string
+	if by.Kind == principal.User {
+		person = &by.ID
+	}
 	row, err := tenantsdb.New(tx).InsertKey(ctx, tenantsdb.InsertKeyParams{
 		OrgID: string(by.Org), ID: string(id.New[id.Key]()), ProjectID: project, Name: name, Prefix: secret[:keyShownLen],
 		SecretSha256: digestOf(secret), Scopes: scopes, ApiVersion: s.apiVersion, CreatedBy: by.ID,
-		CreatedAt: s.clock.Now(), ExpiresAt: micros(in.ExpiresAt),
+		CreatedAt: s.clock.Now(), ExpiresAt: micros(in.ExpiresAt), UserID: person,
 	})
 	if err != nil {
 		return Key{}, "", fmt.Errorf("insert a key: %w", err)

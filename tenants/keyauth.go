@@ -26,6 +26,8 @@ const (
 // AuthenticateKey returns the key of this secret and notes its use. Its faults are all of kind Unauthenticated: key_expired, key_revoked,
 // and unauthenticated with a message that tells a mistyped key from an unknown one.
 //
+// A key ends with the membership of who made it, or made the key that made it.
+//
 // Only the key's organisation, which never changes, is remembered. The key itself is read each time, so a revocation holds from its
 // commit on, on every replica; the read costs a fraction of a millisecond.
 func (s *Service) AuthenticateKey(ctx context.Context, secret string) (Key, error) {
@@ -53,7 +55,13 @@ func (s *Service) AuthenticateKey(ctx context.Context, secret string) (Key, erro
 		if err != nil {
 			return fmt.Errorf("read a key: %w", err)
 		}
-		key = keyOf(tenantsdb.GetKeyRow(row))
+		key = keyOf(tenantsdb.GetKeyRow{
+			OrgID: row.OrgID, ID: row.ID, ProjectID: row.ProjectID, Name: row.Name, Prefix: row.Prefix, Scopes: row.Scopes, ApiVersion: row.ApiVersion,
+			CreatedBy: row.CreatedBy, Version: row.Version, CreatedAt: row.CreatedAt, ExpiresAt: row.ExpiresAt, LastUsedAt: row.LastUsedAt, RevokedAt: row.RevokedAt,
+		})
+		if !row.AnsweredFor { // made while its maker was being removed
+			return fault.New(fault.Unauthenticated, "key_revoked", "Who made this API key is no longer a member of the organisation. Make a new one.")
+		}
 		return nil
 	})
 	if err != nil {

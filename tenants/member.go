@@ -127,8 +127,8 @@ func errNoRole() error {
 	return fault.InvalidField("/role", "unknown_role", "There is no such role. It is owner, admin, billing, developer or viewer, or the id of a role that the organisation made.")
 }
 
-// RemoveMemberTx takes a member out of the organisation, from the member's next request on. The API keys that the member made stay. Its
-// faults: not_found, permission_denied, last_owner.
+// RemoveMemberTx takes a member out of the organisation, from the member's next request on. The API keys that the member made, and those
+// that were made with them, are revoked in the same commit. Its faults: not_found, permission_denied, last_owner.
 func (s *Service) RemoveMemberTx(ctx context.Context, tx pgx.Tx, by principal.Principal, member id.Member) error {
 	q := tenantsdb.New(tx)
 	was, err := s.lockMember(ctx, tx, q, by, member)
@@ -142,6 +142,10 @@ func (s *Service) RemoveMemberTx(ctx context.Context, tx pgx.Tx, by principal.Pr
 	}
 	if _, err := q.DeleteMember(ctx, tenantsdb.DeleteMemberParams{OrgID: string(by.Org), ID: string(member)}); err != nil {
 		return fmt.Errorf("remove a member: %w", err)
+	}
+	// Without this, keys would work again for whoever is invited anew.
+	if _, err := q.RevokeKeysOf(ctx, tenantsdb.RevokeKeysOfParams{Now: s.clock.Now(), OrgID: string(by.Org), UserID: string(was.UserID)}); err != nil {
+		return fmt.Errorf("revoke a removed member's keys: %w", err)
 	}
 	return nil
 }

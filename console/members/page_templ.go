@@ -617,7 +617,7 @@ func memberDialogs(m memberRow) templ.Component {
 					return templ_7745c5c3_Err
 				}
 			}
-			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 52, "<p>Sessions go on, and API keys that were made stay: revoke them on their page, if they should not work any more. Invitations that were sent become void.</p></div><div class=\"dialog-foot\"><button class=\"button button-secondary\" type=\"button\" data-close>Cancel</button>")
+			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 52, "<p>Sessions go on. API keys that were made are revoked at once, and those made with them: let somebody else rotate a key beforehand that is to go on. Invitations that were sent become void.</p></div><div class=\"dialog-foot\"><button class=\"button button-secondary\" type=\"button\" data-close>Cancel</button>")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

@@ -153,8 +153,10 @@ WHERE org_id = @org_id AND id = @id
 RETURNING org_id, id, name, slug, version, created_at, updated_at, archived_at;
 
 -- name: InsertKey :one
-INSERT INTO api_keys (org_id, id, project_id, name, prefix, secret_sha256, scopes, api_version, created_by, created_at, expires_at)
-VALUES (@org_id, @id, @project_id, @name, @prefix, @secret_sha256, @scopes, @api_version, @created_by, @created_at, @expires_at)
+-- Who answers for a key that a key makes is who answers for that one.
+INSERT INTO api_keys (org_id, id, project_id, name, prefix, secret_sha256, scopes, api_version, created_by, created_at, expires_at, user_id)
+VALUES (@org_id, @id, @project_id, @name, @prefix, @secret_sha256, @scopes, @api_version, @created_by, @created_at, @expires_at,
+  coalesce(sqlc.narg(user_id)::text, (SELECT p.user_id FROM api_keys p WHERE p.org_id = @org_id AND p.id = @created_by)))
 RETURNING org_id, id, project_id, name, prefix, scopes, api_version, created_by, version, created_at, expires_at, last_used_at, revoked_at;
 
 -- name: GetKey :one
@@ -166,8 +168,13 @@ SELECT org_id, id, project_id, name, prefix, scopes, api_version, created_by, ve
 FROM api_keys WHERE org_id = @org_id AND id = @id FOR UPDATE;
 
 -- name: GetKeyBySecret :one
-SELECT org_id, id, project_id, name, prefix, scopes, api_version, created_by, version, created_at, expires_at, last_used_at, revoked_at
-FROM api_keys WHERE org_id = @org_id AND secret_sha256 = @secret_sha256;
+-- A key works as long as the person who answers for it is a member.
+SELECT k.org_id, k.id, k.project_id, k.name, k.prefix, k.scopes, k.api_version, k.created_by, k.version, k.created_at, k.expires_at, k.last_used_at, k.revoked_at,
+  (k.user_id IS NULL OR EXISTS (SELECT FROM members m WHERE m.org_id = k.org_id AND m.user_id = k.user_id))::boolean AS answered_for
+FROM api_keys k WHERE k.org_id = @org_id AND k.secret_sha256 = @secret_sha256;
+
+-- name: RevokeKeysOf :execrows
+UPDATE api_keys SET revoked_at = @now::timestamptz, version = version + 1 WHERE org_id = @org_id AND user_id = sqlc.arg(user_id)::text AND revoked_at IS NULL;
 
 -- name: ListKeys :many
 SELECT org_id, id, project_id, name, prefix, scopes, api_version, created_by, version, created_at, expires_at, last_used_at, revoked_at

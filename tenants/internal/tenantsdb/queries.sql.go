@@ -394,8 +394,9 @@ func (q *Queries) GetKey(ctx context.Context, arg GetKeyParams) (GetKeyRow, erro
 }
 
 const getKeyBySecret = `-- name: GetKeyBySecret :one
-SELECT org_id, id, project_id, name, prefix, scopes, api_version, created_by, version, created_at, expires_at, last_used_at, revoked_at
-FROM api_keys WHERE org_id = $1 AND secret_sha256 = $2
+SELECT k.org_id, k.id, k.project_id, k.name, k.prefix, k.scopes, k.api_version, k.created_by, k.version, k.created_at, k.expires_at, k.last_used_at, k.revoked_at,
+  (k.user_id IS NULL OR EXISTS (SELECT FROM members m WHERE m.org_id = k.org_id AND m.user_id = k.user_id))::boolean AS answered_for
+FROM api_keys k WHERE k.org_id = $1 AND k.secret_sha256 = $2
 `
 
 type GetKeyBySecretParams struct {
@@ -404,21 +405,23 @@ type GetKeyBySecretParams struct {
 }
 
 type GetKeyBySecretRow struct {
-	OrgID      string
-	ID         string
-	ProjectID  *string
-	Name       string
-	Prefix     string
-	Scopes     []string
-	ApiVersion time.Time
-	CreatedBy  string
-	Version    int64
-	CreatedAt  time.Time
-	ExpiresAt  *time.Time
-	LastUsedAt *time.Time
-	RevokedAt  *time.Time
+	OrgID       string
+	ID          string
+	ProjectID   *string
+	Name        string
+	Prefix      string
+	Scopes      []string
+	ApiVersion  time.Time
+	CreatedBy   string
+	Version     int64
+	CreatedAt   time.Time
+	ExpiresAt   *time.Time
+	LastUsedAt  *time.Time
+	RevokedAt   *time.Time
+	AnsweredFor bool
 }
 
+// A key works as long as the person who answers for it is a member.
 func (q *Queries) GetKeyBySecret(ctx context.Context, arg GetKeyBySecretParams) (GetKeyBySecretRow, error) {
 	row := q.db.QueryRow(ctx, getKeyBySecret, arg.OrgID, arg.SecretSha256)
 	var i GetKeyBySecretRow
@@ -436,6 +439,7 @@ func (q *Queries) GetKeyBySecret(ctx context.Context, arg GetKeyBySecretParams) 
 		&i.ExpiresAt,
 		&i.LastUsedAt,
 		&i.RevokedAt,
+		&i.AnsweredFor,
 	)
 	return i, err
 }
@@ -801,8 +805,9 @@ func (q *Queries) InsertInvitation(ctx context.Context, arg InsertInvitationPara
 }
 
 const insertKey = `-- name: InsertKey :one
-INSERT INTO api_keys (org_id, id, project_id, name, prefix, secret_sha256, scopes, api_version, created_by, created_at, expires_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+INSERT INTO api_keys (org_id, id, project_id, name, prefix, secret_sha256, scopes, api_version, created_by, created_at, expires_at, user_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11,
+  coalesce($12::text, (SELECT p.user_id FROM api_keys p WHERE p.org_id = $1 AND p.id = $9)))
 RETURNING org_id, id, project_id, name, prefix, scopes, api_version, created_by, version, created_at, expires_at, last_used_at, revoked_at
 `
 
@@ -818,6 +823,7 @@ type InsertKeyParams struct {
 	CreatedBy    string
 	CreatedAt    time.Time
 	ExpiresAt    *time.Time
+	UserID       *string
 }
 
 type InsertKeyRow struct {
@@ -836,6 +842,7 @@ type InsertKeyRow struct {
 	RevokedAt  *time.Time
 }
 
+// Who answers for a key that a key makes is who answers for that one.
 func (q *Queries) InsertKey(ctx context.Context, arg InsertKeyParams) (InsertKeyRow, error) {
 	row := q.db.QueryRow(ctx, insertKey,
 		arg.OrgID,
@@ -849,6 +856,7 @@ func (q *Queries) InsertKey(ctx context.Context, arg InsertKeyParams) (InsertKey
 		arg.CreatedBy,
 		arg.CreatedAt,
 		arg.ExpiresAt,
+		arg.UserID,
 	)
 	var i InsertKeyRow
 	err := row.Scan(
@@ -1873,6 +1881,24 @@ func (q *Queries) RevokeKey(ctx context.Context, arg RevokeKeyParams) (RevokeKey
 		&i.RevokedAt,
 	)
 	return i, err
+}
+
+const revokeKeysOf = `-- name: RevokeKeysOf :execrows
+UPDATE api_keys SET revoked_at = $1::timestamptz, version = version + 1 WHERE org_id = $2 AND user_id = $3::text AND revoked_at IS NULL
+`
+
+type RevokeKeysOfParams struct {
+	Now    time.Time
+	OrgID  string
+	UserID string
+}
+
+func (q *Queries) RevokeKeysOf(ctx context.Context, arg RevokeKeysOfParams) (int64, error) {
+	result, err := q.db.Exec(ctx, revokeKeysOf, arg.Now, arg.OrgID, arg.UserID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const revokeOtherSignIns = `-- name: RevokeOtherSignIns :execrows
