@@ -81,7 +81,10 @@ func (StopInfo) JSONSchema(b *schema.Builder, _ schema.Direction) *schema.Schema
 		Properties: schema.Properties{
 			{Name: "type", Schema: &schema.Schema{Type: schema.Types{"string"}, Description: "end_turn, interrupted, budget_reached, max_tokens, refusal, retries_exhausted, archived, killed, failed, expired…"}},
 			{Name: "limit", Schema: &schema.Schema{Type: schema.Types{"string"}, Description: "Of a budget_reached: cost, tokens, steps, wall_time or depth."}},
-			{Name: "scope", Schema: &schema.Schema{Type: schema.Types{"string"}, Description: "Whose limit it was: session, budget (the last gate.decided names it) or organization (its balance)."}},
+			{Name: "scope", Schema: &schema.Schema{Type: schema.Types{"string"}, Description: "Whose limit it was: session (its own limits), budget or organization (its balance)."}},
+			{Name: "scope_id", Schema: &schema.Schema{Type: schema.Types{"string"}, Description: "The budget's id, or that of whatever else the scope is; left out where it is the session's limit of tokens, steps or time."}},
+			{Name: "scope_name", Schema: &schema.Schema{Type: schema.Types{"string"}, Description: "The budget's name."}},
+			{Name: "reason", Schema: &schema.Schema{Type: schema.Types{"string"}, Description: "In words: what was short and by how much, or why it was interrupted or ended."}},
 			{Name: "receipt_id", Schema: schema.IDSchema("rcp")},
 			{Name: "error", Schema: &schema.Schema{Type: schema.Types{"object"}, Description: "Of a failure: code, message, details."}},
 		},

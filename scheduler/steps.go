@@ -228,7 +228,7 @@ func (w *work) intend(d *draft, p gate.Proposal, intended journal.StepIntended) 
 
 // outOfFunds is the end of work whose next effect can't be held.
 func outOfFunds(s journal.Shortfall) following {
-	return following{finish: &journal.StopReason{Type: journal.StopBudgetReached, Limit: journal.LimitCost, Scope: s.Scope, Reason: s.Sentence()}}
+	return following{finish: &journal.StopReason{Type: journal.StopBudgetReached, Limit: journal.LimitCost, Scope: s.Scope, ScopeID: s.ID, ScopeName: s.Name, Reason: s.Sentence()}}
 }
 
 // errMoreInput says that something was appended after the decision that was about to be committed.

@@ -73,7 +73,7 @@ func (h *History) Next(in Input) (Decision, error) {
 	}
 	if uses := h.unresolved(); len(uses) > 0 {
 		if limit := reached(in, h); limit != "" {
-			return finish(journal.StopReason{Type: journal.StopBudgetReached, Limit: limit, Scope: "session"}), nil
+			return finish(stopAt(limit, in)), nil
 		}
 		return Decision{Tools: uses}, nil
 	}
@@ -81,7 +81,7 @@ func (h *History) Next(in Input) (Decision, error) {
 		return finish(stop), nil
 	}
 	if limit := reached(in, h); limit != "" {
-		return finish(journal.StopReason{Type: journal.StopBudgetReached, Limit: limit, Scope: "session"}), nil
+		return finish(stopAt(limit, in)), nil
 	}
 	messages := h.conversation()
 	if len(messages) == 0 {
@@ -100,6 +100,20 @@ func (h *History) Next(in Input) (Decision, error) {
 }
 
 func finish(stop journal.StopReason) Decision { return Decision{Finish: &stop} }
+
+// stopAt is the end at one of the session's own limits.
+func stopAt(limit string, in Input) journal.StopReason {
+	stop := journal.StopReason{Type: journal.StopBudgetReached, Limit: limit, Scope: "session"}
+	switch limit {
+	case journal.LimitSteps:
+		stop.Reason = fmt.Sprintf("The session has taken %d steps; limits.max_steps allows %d.", in.Usage.Steps, in.Limits.MaxSteps)
+	case journal.LimitTokens:
+		stop.Reason = fmt.Sprintf("The session has used %d tokens; limits.max_tokens allows %d.", in.Usage.Tokens(), in.Limits.MaxTokens)
+	case journal.LimitWallTime:
+		stop.Reason = fmt.Sprintf("The session was made more than %d seconds ago, which limits.max_wall_seconds allows.", in.Limits.MaxWallSeconds)
+	}
+	return stop
+}
 
 // reached names the limit that forbids a further step, or nothing.
 func reached(in Input, h *History) string {

@@ -197,7 +197,9 @@ func TestEachLimitAndThePlaceJustBelowIt(t *testing.T) {
 					require.Nil(t, d.Finish, at)
 					continue
 				}
-				require.Equal(t, &journal.StopReason{Type: journal.StopBudgetReached, Limit: tt.limit, Scope: "session"}, d.Finish, at)
+				require.NotNil(t, d.Finish, at)
+				require.NotEmpty(t, d.Finish.Reason, at)
+				require.Equal(t, journal.StopReason{Type: journal.StopBudgetReached, Limit: tt.limit, Scope: "session", Reason: d.Finish.Reason}, *d.Finish, at)
 			}
 			if tt.limit != "" {
 				require.Equal(t, journal.StopEndTurn, begin(t).says("hello").answers("Done.").next(tt.in).Finish.Type, "what is finished is finished")

@@ -82,7 +82,10 @@ func TestLimits(t *testing.T) {
 		journal.LimitWallTime: func(in *loop.Input) { in.Limits.MaxWallSeconds, in.Now = 60, began.Add(time.Minute) },
 	} {
 		s := begin(t).says("hello")
-		require.Equal(t, &journal.StopReason{Type: journal.StopBudgetReached, Limit: want, Scope: "session"}, s.next(change).Finish)
+		stop := *s.next(change).Finish
+		require.Contains(t, stop.Reason, "limits.max_", "it says which limit, and what it allows")
+		stop.Reason = ""
+		require.Equal(t, journal.StopReason{Type: journal.StopBudgetReached, Limit: want, Scope: "session"}, stop)
 		s.answers("", "a")
 		require.Equal(t, want, s.next(change).Finish.Limit, "no tool either")
 		require.Len(t, s.next().Tools, 1, "with the limit raised it goes on where it was")

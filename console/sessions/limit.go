@@ -25,8 +25,8 @@ var limitSentences = map[string]string{
 	journal.LimitWallTime: "Its time is over.", journal.LimitDepth: "It is as deep as sessions may start sessions.",
 }
 
-// limitOf says what stopped the session, or nil when no limit did. Which budget it was stands in the journal, in the decision that
-// refused the next effect.
+// limitOf says what stopped the session, or nil when no limit did. The stop reason names the budget; in journals from before it did, the decision
+// that refused the next effect does.
 func (h *Handler) limitOf(ctx context.Context, p page.Place, s journal.Session) (*limit, error) {
 	if s.Status != journal.Idle || s.StopReason == nil || s.StopReason.Type != journal.StopBudgetReached {
 		return nil, nil
@@ -41,12 +41,18 @@ func (h *Handler) limitOf(ctx context.Context, p page.Place, s journal.Session) 
 			l.Link, l.Href = "Look at the ledger", p.Path("ledger")
 		}
 	case "budget":
-		short, err := h.lastShortfall(ctx, s)
-		if err != nil {
-			return nil, err
+		of, name := s.StopReason.ScopeID, s.StopReason.ScopeName
+		if of == "" {
+			short, err := h.lastShortfall(ctx, s)
+			if err != nil {
+				return nil, err
+			}
+			if short != nil && short.Scope == "budget" {
+				of, name = short.ID, short.Name
+			}
 		}
-		if short != nil && short.Scope == "budget" && p.Can(tenants.BudgetsRead) {
-			l.Link, l.Href = "Look at the budget “"+short.Name+"”", p.Path("budgets", short.ID)
+		if of != "" && p.Can(tenants.BudgetsRead) {
+			l.Link, l.Href = "Look at the budget “"+name+"”", p.Path("budgets", of)
 		}
 	}
 	return l, nil

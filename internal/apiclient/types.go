@@ -85,6 +85,8 @@ type StopReason struct {
 	Type  string `json:"type"`
 	Limit string `json:"limit"`
 	Scope string `json:"scope"`
+	// Reason says in words what was short.
+	Reason string `json:"reason"`
 	Error *struct {
 		Code    string `json:"code"`
 		Message string `json:"message"`

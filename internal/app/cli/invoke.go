@@ -196,6 +196,9 @@ func (v *viewer) finish(ctx context.Context, c *apiclient.Client) error {
 	if v.stop.Limit != "" {
 		why += " (" + v.stop.Limit + ")"
 	}
+	if v.stop.Type == "budget_reached" && v.stop.Reason != "" {
+		why += ": " + oneLine(v.stop.Reason)
+	}
 	if v.stop.Error != nil {
 		why += ": " + oneLine(v.stop.Error.Message)
 	}
