@@ -105,13 +105,14 @@ func TestSessionPageFollowsItsSession(t *testing.T) {
 	tab.Until(t, `document.querySelector("[data-live]")?.dataset.state === "live"`)
 	tab.Type(t, ".composer textarea", "half a thought")
 
+	before := tab.Text(t, "#session-facts")
 	open := stepsOf(t, w, ada, sid)
 	step := open[len(open)-1].ID
 	use := journal.AgentToolUse{ToolUseID: "u9", Name: "bash", Input: json.RawMessage(`{"command":"echo streamed"}`)}
 	w.append(t, ada, sid,
 		journal.Entry{Step: step, Payload: journal.AgentMessage{Content: journal.Text("It is <script>alert(1)</script> & done.\r\nSecond line.")}},
 		journal.Entry{Step: step, Payload: use},
-		journal.Entry{Step: step, Payload: journal.StepSettled{Kind: journal.KindModelCall, Name: "ambit/scripted", Outcome: journal.Succeeded, Cost: 1_000_000}})
+		journal.Entry{Step: step, Payload: journal.StepSettled{Kind: journal.KindModelCall, Name: "ambit/scripted", Outcome: journal.Succeeded, Cost: 1_000_000, Usage: journal.Usage{InputTokens: 71, OutputTokens: 3}}})
 	tab.Until(t, `document.querySelector("#transcript").innerText.includes("<script>alert(1)</script> & done.")`)
 	require.Contains(t, tab.Text(t, "#transcript"), "Second line.")
 	tool := id.New[id.Step]()
@@ -122,6 +123,8 @@ func TestSessionPageFollowsItsSession(t *testing.T) {
 		journal.Entry{Step: tool, Payload: journal.StepSettled{Kind: journal.KindToolCall, Name: "bash", Outcome: journal.Succeeded}},
 		journal.Of(journal.StatusIdle{StopReason: journal.StopReason{Type: journal.StopEndTurn}}))
 	tab.Until(t, `document.querySelector("#session-head .badge").innerText.includes("Completed")`)
+	tab.UntilSays(t, "#session-facts", "out") // what is known of the session is not as it was when the page was opened
+	require.NotEqual(t, before, tab.Text(t, "#session-facts"))
 	require.Equal(t, "half a thought", tab.Value(t, ".composer textarea"), "a patch leaves what one types alone")
 	require.Equal(t, 1, strings.Count(tab.Text(t, "#transcript"), "echo streamed"), "patched in place, not drawn twice")
 

@@ -204,6 +204,15 @@ func (l *live) patch(ctx context.Context, events []journal.Event) error {
 	if err := l.partial(&body, "#session-head", "outerMorph", l.header(head)); err != nil {
 		return err
 	}
+	if !l.embedded {
+		facts, err := l.h.facts(ctx, l.session, head)
+		if err != nil {
+			return err
+		}
+		if err := l.partial(&body, "#session-facts", "outerMorph", sessionFacts(facts)); err != nil {
+			return err
+		}
+	}
 	if l.session.Status == journal.Terminated {
 		if err := l.partial(&body, "#composer", "outerHTML", Composer(head)); err != nil {
 			return err

@@ -49,6 +49,8 @@
       if (seq && seq <= last) { e.detail.cancelled = true; return; }
       if (seq) last = seq;
       m.event = "";
+      // The inspector may show something else just now than the session's facts.
+      if (!document.getElementById("session-facts")) m.data = m.data.replace(/<hx-partial hx-target="#session-facts"[^]*?<\/hx-partial>/, "");
     } else if (m.event === "preview") {
       m.event = "";
     }
