@@ -103,7 +103,7 @@ func TestPagesAboutPeopleAndPermissionsHoldInEveryLook(t *testing.T) {
 		{"permissions-explain-host", explain + "&kind=tool_call&name=http_request&action=GET&object=" + url.QueryEscape("https://elsewhere.example.com/x")},
 		{"permissions-presets-chosen", p + "/permissions/presets?preset=web-client&subject=" + string(agent.ID)},
 		{"permissions-explain-nearest", p + "/permissions/explain?agent=" + string(other.ID) + "&kind=tool_call&name=bash&amount=0.50"},
-		{"permissions-explain-wrong", explain + "&kind=tool_call&amount=12"},
+		{"permissions-explain-wrong", explain + "&kind=tool_call&amount=12,00"},
 		{"agent-ambit", p + "/agents/" + string(agent.ID) + "/ambit"},
 		{"agent-ambit-bare", p + "/agents/" + string(other.ID) + "/ambit"},
 	} {
@@ -115,6 +115,7 @@ func TestPagesAboutPeopleAndPermissionsHoldInEveryLook(t *testing.T) {
 			tab.Visit(t, w.URL+p+"/members")
 			tab.Click(t, `[data-open^="`+open+`-"]`)
 			tab.Until(t, `document.querySelector("dialog[open]")`)
+			require.Equal(t, open == "role", tab.Focused(t) == "Role", "a question opens at what it asks")
 			tab.JudgeHere(t, "members-"+open, l)
 		}
 		tab.Visit(t, w.URL+p+"/members/invite")
@@ -164,8 +165,14 @@ func TestInvitingWithoutMail(t *testing.T) {
 	code, body = post(t, stranger, w.URL+"/invitation", url.Values{"token": {token}})
 	require.Equal(t, 422, code)
 	require.Contains(t, body, "another address")
-	code, _ = post(t, stranger, w.URL+"/invitation", url.Values{"token": {"x"}})
+	code, body = post(t, stranger, w.URL+"/invitation", url.Values{"token": {"x"}})
 	require.Equal(t, 410, code)
+	require.Contains(t, body, "Open the console", "somebody who is signed in is not sent to sign in")
+	for to, shown := range map[string]string{"/invitation?token=" + token: "Create account and join", "https://evil.example/": "Welcome back."} {
+		code, body = post(t, w.client(t, &eve), w.URL+"/sign-out", url.Values{"next": {to}})
+		require.Equal(t, 200, code)
+		require.Contains(t, body, shown, "signing out comes back to the invitation, and never leaves the console")
+	}
 
 	grace := w.client(t, nil)
 	code, body = post(t, grace, w.URL+"/invitation", url.Values{"token": {token}, "password": {"short"}})

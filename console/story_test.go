@@ -47,7 +47,7 @@ func TestFirstFiveMinutes(t *testing.T) {
 	tab.Visit(t, w.URL+home+"/agents/new")
 	tab.Type(t, "#f-name", "greeter")
 	tab.Type(t, "#f-system", "Greet.")
-	tab.Fill(t, "#f-max_cost", "2500")
+	tab.Fill(t, "#f-max_cost", "25,00")
 	tab.Click(t, ".form-foot button[type=submit]")
 	tab.Until(t, `document.querySelector("#f-max_cost-error")`)
 	require.Contains(t, tab.Text(t, ".form-summary"), "such as 0.50")

@@ -121,7 +121,7 @@ func (h *Handler) signOut(c echo.Context) error {
 		}
 	}
 	h.Cookies.Clear(c)
-	return page.Redirect(c, "/sign-in")
+	return page.Redirect(c, page.Local(c.FormValue("next"), "/sign-in"))
 }
 
 func (h *Handler) checkMail(c echo.Context) error {

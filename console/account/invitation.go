@@ -23,6 +23,11 @@ type invitationView struct {
 	Problems   ui.Problems
 }
 
+// here is the address of the page itself, to come back to.
+func (v invitationView) here() string {
+	return tenants.InvitationPath + "?" + url.Values{"token": {v.Token}}.Encode()
+}
+
 func (v invitationView) fits() bool { return v.SignedInAs == v.Offer.Email }
 
 func (v invitationView) title() string {
@@ -48,7 +53,7 @@ func (h *Handler) drawInvitation(c echo.Context, status int, v invitationView) e
 	} else if err != nil {
 		return err
 	}
-	v.SignIn = "/sign-in?" + url.Values{"next": {tenants.InvitationPath + "?" + url.Values{"token": {v.Token}}.Encode()}, "email": {v.Offer.Email}}.Encode()
+	v.SignIn = "/sign-in?" + url.Values{"next": {v.here()}, "email": {v.Offer.Email}}.Encode()
 	// The token stands in the address; it must not leave with a link that is followed from here.
 	c.Response().Header().Set("Referrer-Policy", "no-referrer")
 	return page.Render(c, status, Invitation(page.NewFrame(c, "", v.title()), v))

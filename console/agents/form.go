@@ -8,8 +8,8 @@ import (
 
 	"github.com/labstack/echo/v4"
 
+	"ambit.dev/ambit/console/page"
 	"ambit.dev/ambit/console/ui"
-	"ambit.dev/ambit/internal/money"
 	"ambit.dev/ambit/journal"
 )
 
@@ -105,9 +105,9 @@ func (f form) definition() (journal.Definition, ui.Problems) {
 		*one.to = n
 	}
 	if f.MaxCost != "" {
-		cost, err := money.Parse(f.MaxCost)
+		cost, err := page.Dollars(f.MaxCost)
 		if err != nil {
-			problems = append(problems, ui.Problem{Field: "max_cost", Label: "Price ceiling", Message: "Price ceiling: write dollars with a point and two decimals, such as 0.50."})
+			problems = append(problems, ui.Problem{Field: "max_cost", Label: "Price ceiling", Message: "Price ceiling: write dollars, such as 0.50."})
 		} else {
 			d.Limits.MaxCost = &cost
 		}

@@ -14,7 +14,6 @@ import (
 	"ambit.dev/ambit/console/page"
 	"ambit.dev/ambit/console/ui"
 	"ambit.dev/ambit/internal/id"
-	"ambit.dev/ambit/internal/money"
 	"ambit.dev/ambit/tenants"
 )
 
@@ -87,7 +86,7 @@ func (f form) budget(p page.Place) (billing.NewBudget, ui.Problems) {
 	default:
 		in.Scope = billing.Scope{Type: scopeOfPrefix[id.PrefixOf(f.Scope)], ID: f.Scope}
 	}
-	limit, err := money.Parse(withCents(f.Limit))
+	limit, err := page.Dollars(f.Limit)
 	if err != nil {
 		problems = append(problems, ui.Problem{Field: "limit", Message: "Limit: write dollars, such as 25 or 25.00, with nine decimals at most."})
 	}
@@ -101,17 +100,6 @@ func (f form) budget(p page.Place) (billing.NewBudget, ui.Problems) {
 		in.Alerts = append(in.Alerts, int32(n))
 	}
 	return in, problems
-}
-
-// withCents reads whole dollars, which in this field can be nothing else: its label says so.
-func withCents(text string) string {
-	if text != "" && !strings.Contains(text, ".") {
-		return text + ".00"
-	}
-	if whole, decimals, _ := strings.Cut(text, "."); len(decimals) == 1 {
-		return whole + "." + decimals + "0"
-	}
-	return text
 }
 
 // scopeOptions are what a budget can be made to cover; what the viewer may not see is not offered.

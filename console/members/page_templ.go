@@ -516,7 +516,7 @@ func memberDialogs(m memberRow) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = ui.BareSelect(ui.Field{Name: "role", Options: m.Choices, Attrs: templ.Attributes{"id": "f-role-" + m.ID}}).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.BareSelect(ui.Field{Name: "role", Options: m.Choices, Attrs: templ.Attributes{"id": "f-role-" + m.ID, "autofocus": true}}).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}

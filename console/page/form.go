@@ -5,7 +5,20 @@ import (
 
 	"ambit.dev/ambit/console/ui"
 	"ambit.dev/ambit/internal/fault"
+	"ambit.dev/ambit/internal/money"
 )
+
+// Dollars reads an amount as people type it into a field that says dollars: 25, 25.5 and 25.00 are the same.
+func Dollars(text string) (money.Nanos, error) {
+	whole, decimals, pointed := strings.Cut(text, ".")
+	switch {
+	case text != "" && !pointed:
+		text += ".00"
+	case len(decimals) == 1:
+		text = whole + "." + decimals + "0"
+	}
+	return money.Parse(text)
+}
 
 // FormProblems turns the fault with which a form was refused into what is shown above it and under its fields, and the status to answer
 // with. fields maps pointers of the fault to the names of inputs; a pointer without one is taken as it is, without its slash. A fault

@@ -151,7 +151,7 @@ func (q query) check() (out ui.Problems) {
 		out = append(out, ui.Problem{Field: "name", Message: "Name the tool or the model."})
 	}
 	if q.Amount != "" {
-		if _, err := money.Parse(q.Amount); err != nil {
+		if _, err := page.Dollars(q.Amount); err != nil {
 			out = append(out, ui.Problem{Field: "amount", Message: "Write dollars with a point and two decimals, such as 0.50."})
 		}
 	}
@@ -165,7 +165,7 @@ func (q query) check() (out ui.Problems) {
 
 func (h *Handler) answer(ctx context.Context, tx pgx.Tx, p page.Place, known names, a agents.Agent, q query) (*answer, error) {
 	ask := scheduler.ExplainInput{Agent: a, Kind: q.Kind, Name: q.Name, Action: q.Action, Object: q.Object, Environment: q.Environment}
-	if amount, err := money.Parse(q.Amount); err == nil {
+	if amount, err := page.Dollars(q.Amount); err == nil {
 		ask.Amount = &amount
 	}
 	said, err := h.Sessions.Explain(ctx, tx, p.Org, ask)

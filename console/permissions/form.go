@@ -92,9 +92,9 @@ func (f form) rule() (policy.Rule, ui.Problems) {
 		if one.text == "" {
 			continue
 		}
-		n, err := money.Parse(one.text)
+		n, err := page.Dollars(one.text)
 		if err != nil {
-			problems = append(problems, ui.Problem{Field: one.name, Message: "Write dollars with a point and two decimals, such as 0.50."})
+			problems = append(problems, ui.Problem{Field: one.name, Message: "Write dollars, such as 0.50."})
 			continue
 		}
 		*one.to = &n

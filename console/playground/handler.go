@@ -16,7 +16,6 @@ import (
 	"ambit.dev/ambit/console/sessions"
 	"ambit.dev/ambit/console/ui"
 	"ambit.dev/ambit/internal/id"
-	"ambit.dev/ambit/internal/money"
 	"ambit.dev/ambit/internal/postgres"
 	"ambit.dev/ambit/journal"
 	"ambit.dev/ambit/scheduler"
@@ -215,9 +214,9 @@ func (h *Handler) invoke(p page.Place, f form) (scheduler.InvokeInput, ui.Proble
 		}
 		in.Agent = &agents.Ref{Agent: aid, Version: version}
 	}
-	ceiling, err := money.Parse(f.Ceiling)
+	ceiling, err := page.Dollars(f.Ceiling)
 	if err != nil || ceiling <= 0 {
-		problems = append(problems, ui.Problem{Field: "ceiling", Message: "Price ceiling: write dollars with a point and two decimals, such as 0.05."})
+		problems = append(problems, ui.Problem{Field: "ceiling", Message: "Price ceiling: write dollars, such as 0.05."})
 	}
 	in.Limits = &journal.Limits{MaxCost: &ceiling}
 	return in, problems

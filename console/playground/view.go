@@ -38,7 +38,7 @@ type view struct {
 
 // runLabel says on the button what running may cost.
 func (v view) runLabel() string {
-	if n, err := money.Parse(v.Form.Ceiling); err == nil {
+	if n, err := page.Dollars(v.Form.Ceiling); err == nil {
 		return "Run, at most " + n.Display()
 	}
 	return "Run"

@@ -82,6 +82,8 @@ func (g *governing) invites(t *testing.T) {
 	other.Visit(t, link)
 	other.UntilSays(t, "main", "You are signed in as")
 	require.NotContains(t, other.Text(t, "main"), "Accept the invitation")
+	other.Choose(t, "Sign out", "main")
+	other.UntilSays(t, "main", "Create account and join") // it comes back to the invitation
 
 	g.grace = g.wide(t)
 	g.grace.Visit(t, link)

@@ -32,6 +32,11 @@ func (s *stories) everyPage(t *testing.T) {
 	p.UntilSays(t, "#toasts", "All of us, monthly is set")
 	budget := strings.TrimPrefix(p.Attribute(t, "main .cell-main a", "href"), p.place())
 
+	var hook struct {
+		ID string `json:"id"`
+	}
+	require.Equal(t, http.StatusCreated, p.Call(http.MethodPost, "/v1/webhooks", map[string]any{"url": "https://hooks.example.com/ambit", "event_types": []string{"*"}}, &hook))
+
 	running := invoke(t, p.Account, w.Agent, "Wait for the tide", "Sleep for a while.\n\n```bash\necho begun; sleep 100; echo done\n```\n")
 	public := s.wide(t)
 	for _, page := range []struct {
@@ -55,6 +60,9 @@ func (s *stories) everyPage(t *testing.T) {
 		{fresh, "empty-sessions", home + "/sessions"},
 		{fresh, "empty-traces", home + "/traces"},
 		{fresh, "empty-keys", home + "/keys"},
+		{fresh, "empty-webhooks", home + "/webhooks"},
+		{fresh, "empty-members", home + "/members"},
+		{fresh, "empty-permissions", home + "/permissions"},
 		{fresh, "empty-budgets", home + "/budgets"},
 		{fresh, "empty-usage", home + "/usage"},
 		{fresh, "empty-ledger", home + "/ledger"},
@@ -91,6 +99,11 @@ func (s *stories) everyPage(t *testing.T) {
 		{p.Tab, "ledger-account", p.place() + "/ledger?account=available&session=" + w.Session},
 		{p.Tab, "keys", p.place() + "/keys"},
 		{p.Tab, "key-new", p.place() + "/keys/new"},
+		{p.Tab, "webhooks", p.place() + "/webhooks"},
+		{p.Tab, "webhook", p.place() + "/webhooks/" + hook.ID},
+		{p.Tab, "webhook-new", p.place() + "/webhooks/new"},
+		{p.Tab, "stop-agent", p.place() + "/stop/agents/" + w.Agent},
+		{p.Tab, "stops", p.place() + "/stops"},
 		{p.Tab, "settings", p.place() + "/settings"},
 		{p.Tab, "settings-organisation", p.place() + "/settings?tab=organisation"},
 		{p.Tab, "settings-projects", p.place() + "/settings?tab=projects"},
