@@ -240,7 +240,7 @@ func (g *governing) agreesToTheNano(t *testing.T) {
 	require.Equal(t, charged, exact(t, g.grace, "#session-head .money"))
 
 	g.ada.Visit(t, g.ada.path("traces", g.session))
-	waitForSpans(t, g.ada.Tab, 5) // the agent, three model calls and the program; what was refused had no effect, and is none
+	waitForSpans(t, g.ada.Tab, 5)       // the agent, three model calls and the program; what was refused had no effect, and is none
 	require.Eventually(t, func() bool { // spans arrive within two seconds
 		g.ada.Reload(t)
 		return exact(t, g.ada.Tab, ".trace-head .money") == charged
