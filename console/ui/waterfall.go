@@ -150,7 +150,11 @@ func ticksBy(step, total time.Duration) []tick {
 		if f > 0.97 {
 			break
 		}
-		out = append(out, tick{X: percent(f) + "%", Label: tickLabel(d), Late: f > 0.85})
+		t := tick{X: percent(f) + "%", Label: tickLabel(d), Late: f > 0.85}
+		if t.Late && float64(step)/float64(total) < 0.2 {
+			t.Label = "" // before the line it would lie on the label of the line before
+		}
+		out = append(out, t)
 	}
 	return out
 }
