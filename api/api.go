@@ -30,8 +30,32 @@ const (
 	maxOpenPerKey = 500
 )
 
-// DefaultRate is the quota of one key in one process.
+// DefaultRate is the quota of one key.
 var DefaultRate = ratelimit.Policy{Name: "default", Quota: 600, Window: time.Minute}
+
+// Rates are quotas, over all processes. Those of tokens are counted when they have been used: until they are whole again, nothing is given to do.
+type Rates struct {
+	// Requests are those of one key; the zero value means DefaultRate.
+	Requests ratelimit.Policy
+	// OrganizationRequests are those of all keys of an organisation; the zero value means ten times those of a key.
+	OrganizationRequests ratelimit.Policy
+	// Tokens and OrganizationTokens are of models, of all kinds; the zero value is no limit.
+	Tokens             ratelimit.Policy
+	OrganizationTokens ratelimit.Policy
+}
+
+// complete fills in what is left out, and the names by which the headers call the policies.
+func (r Rates) complete() Rates {
+	if r.Requests.Quota == 0 {
+		r.Requests = DefaultRate
+	}
+	if r.OrganizationRequests.Quota == 0 {
+		r.OrganizationRequests = ratelimit.Policy{Quota: 10 * r.Requests.Quota, Window: r.Requests.Window}
+	}
+	r.Requests.Name, r.OrganizationRequests.Name = "default", "organization"
+	r.Tokens.Name, r.OrganizationTokens.Name = "tokens", "organization-tokens"
+	return r
+}
 
 // Config is what the API stands on.
 type Config struct {
@@ -43,8 +67,9 @@ type Config struct {
 	Listener    *postgres.Listener
 	Idempotency *idempotency.Store
 	Domains     Domains
-	// Rate is the quota of one key; the zero value means DefaultRate.
-	Rate ratelimit.Policy
+	Rates       Rates
+	// Quotas count over all processes; nil makes some that nobody starts.
+	Quotas *ratelimit.Quotas
 	// MaxOpen bounds the streams and waits that one key has open at a time; 0 means 500.
 	MaxOpen int
 	// Metrics counts requests; nil counts nothing.
@@ -66,7 +91,7 @@ type API struct {
 	problems *problems
 	builder  *schema.Builder
 	routes   []*mounted
-	limiter  *ratelimit.Limiter
+	quotas   *ratelimit.Quotas
 	open     openCount
 	document []byte
 	handler  http.Handler
@@ -88,8 +113,9 @@ func (m *mounted) maxBody() int64 {
 
 // New mounts the route table. It panics on a table that contradicts itself, which a start of the program shows at once.
 func New(cfg Config) *API {
-	if cfg.Rate.Quota == 0 {
-		cfg.Rate = DefaultRate
+	cfg.Rates = cfg.Rates.complete()
+	if cfg.Quotas == nil {
+		cfg.Quotas = ratelimit.New(cfg.DB, cfg.Clock, cfg.Log)
 	}
 	if cfg.MaxOpen == 0 {
 		cfg.MaxOpen = maxOpenPerKey
@@ -98,7 +124,7 @@ func New(cfg Config) *API {
 		cfg.Drain = httpx.NewDrain()
 	}
 	a := &API{
-		cfg: cfg, log: cfg.Log, builder: schema.NewBuilder(), limiter: ratelimit.New(cfg.Rate),
+		cfg: cfg, log: cfg.Log, builder: schema.NewBuilder(), quotas: cfg.Quotas,
 		problems: &problems{baseURL: cfg.BaseURL, log: cfg.Log},
 		open:     openCount{most: cfg.MaxOpen, byKey: map[string]int{}},
 	}

@@ -225,14 +225,14 @@ var errorTypes = []apidoc.ErrorType{
 	},
 	{
 		Slug: slugRate, Status: http.StatusTooManyRequests, Title: "Too many requests", Retryable: true,
-		Meaning: "The key's quota is used up for the moment.",
-		Action:  "Wait for Retry-After. RateLimit tells how much is left on each answer.",
+		Meaning: "A quota of the key (default), of all keys of its organisation (organization), or of the tokens that their work may use (tokens, organization-tokens) is used up for the moment. Quotas count over all processes.",
+		Action:  "Wait for Retry-After. RateLimit tells how much is left of each on each answer. Work that has begun goes on.",
 		Members: []apidoc.Member{{Name: "violated_policies", Meaning: "the names of the quotas that were exceeded"}},
 	},
 	{
 		Slug: slugConcurrency, Status: http.StatusTooManyRequests, Title: "Too much at once", Retryable: true,
-		Meaning: "Too many streams or waits of this key are open at the same time.",
-		Action:  "Close some, or wait until one ends.",
+		Meaning: "Too many streams or waits of this key are open at the same time (open_answers), or too many sessions of it (sessions) or of its organisation (organization-sessions) are at work.",
+		Action:  "Close some streams, or wait until some sessions have ended their work. Nothing was started.",
 		Members: []apidoc.Member{{Name: "violated_policies", Meaning: "the names of the limits that were reached"}},
 	},
 	{

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 
 	"github.com/jackc/pgx/v5"
@@ -82,6 +83,15 @@ func (a *API) sendEvents(ctx context.Context, tx pgx.Tx, in sendEventsIn) (Sent,
 	inputs := make([]scheduler.Input, len(in.Body.Events))
 	for i, e := range in.Body.Events {
 		inputs[i] = scheduler.Input{Type: e.Type, Content: e.Content, Reason: e.Reason}
+	}
+	if slices.ContainsFunc(inputs, func(i scheduler.Input) bool { return i.Type == journal.UserMessage{}.EventType() }) { // an interrupt is taken at any time
+		left, err := a.tokensLeft(ctx, principal.From(ctx))
+		if err != nil {
+			return Sent{}, err
+		}
+		if err := refused(left); err != nil {
+			return Sent{}, err
+		}
 	}
 	events, err := a.cfg.Domains.Sessions.Send(ctx, tx, principal.From(ctx).Org, in.Session, inputs)
 	if err != nil {

@@ -60,6 +60,10 @@ type rig struct {
 	models   *models.Gateway
 	listener *postgres.Listener
 	logger   *slog.Logger
+	// countTokens is given to the worker that startWorker starts.
+	countTokens scheduler.CountTokens
+	deps        scheduler.Deps
+	cfg         api.Config
 }
 
 func newRig(t testing.TB, change ...func(*api.Config)) *rig {
@@ -92,14 +96,15 @@ func newRig(t testing.TB, change ...func(*api.Config)) *rig {
 	<-listener.Started()
 	r.previews = scheduler.NewPreviews("", nil)
 	r.gate, r.models, r.listener, r.logger = g, gateway, listener, log
-	sessions := scheduler.NewService(scheduler.Deps{
+	r.deps = scheduler.Deps{
 		DB: r.db, Agents: ag, Gate: g, Listener: listener, Previews: r.previews, Signer: signer{}, Clock: r.clock, Log: log,
-	})
+	}
+	sessions := scheduler.NewService(r.deps)
 	policies := policy.NewService(policy.NewCache(r.db, listener, log), policy.Catalogue{KnowsModel: catalogue.KnowsModel, KnowsTool: catalogue.KnowsTool}, r.clock)
 	cfg := api.Config{
 		BaseURL: "http://ambit.test", Log: log, Clock: r.clock, DB: r.db, Listener: listener,
 		Idempotency: idempotency.NewStore(sealer, r.clock), Drain: r.drain,
-		Rate: ratelimit.Policy{Name: "default", Quota: 1_000_000, Window: time.Minute},
+		Rates: api.Rates{Requests: ratelimit.Policy{Quota: 1_000_000, Window: time.Minute}},
 		Domains: api.Domains{Tenants: r.tenants, Agents: ag, Sessions: sessions, Models: gateway, Prices: table, Policies: policies, Webhooks: notifications.NewWebhooks(notifications.WebhookDeps{
 			DB: r.db, Sealer: sealer, Clock: r.clock, Logger: log, Client: egress.New(egress.Config{}),
 		})},
@@ -107,6 +112,7 @@ func newRig(t testing.TB, change ...func(*api.Config)) *rig {
 	for _, c := range change {
 		c(&cfg)
 	}
+	r.cfg = cfg
 	r.api = api.New(cfg)
 	r.server = httptest.NewServer(r.api.Handler())
 	t.Cleanup(func() {
@@ -331,7 +337,7 @@ func (r *rig) startWorker() {
 	require.NoError(r.t, err)
 	runner := scheduler.NewRunner(scheduler.RunnerDeps{
 		DB: r.db, Gate: r.gate, Models: r.models, Tools: tools, Listener: r.listener, Previews: r.previews,
-		Clock: r.clock, Log: r.logger, Owner: "test", Metrics: scheduler.NewMetrics(),
+		Clock: r.clock, Log: r.logger, Owner: "test", Metrics: scheduler.NewMetrics(), CountTokens: r.countTokens,
 	})
 	w, err := scheduler.NewWorker(r.db, runner, 16, r.logger)
 	require.NoError(r.t, err)

@@ -31,8 +31,9 @@ func (a *API) invokeRoutes() []Route {
 		Description: "Starts a session, or continues the one that session_id names, and gives it the input. limits.max_cost is held before the first step: what can't be held is refused with 402 and nothing is started.\n\n" +
 			"mode chooses only the answer, never the work: sync waits until the input is dealt with (200) or wait_seconds are over (202, still running); stream answers with server-sent events and ends with the event that ends the work on this input; async answers at once (202). A client that goes away never cancels anything.\n\n" +
 			"With an Idempotency-Key a repeated request does not begin again: sync waits for the first one's session, stream replays its events from the input on.",
-		Errors:   []string{"insufficient_funds", "price_unknown", "session_running", "session_terminated", "archived", "state_conflict", "quote_expired", "quote_used", "quote_mismatch", "not_available", slugMoney, slugTooLarge, slugKeyBusy, slugKeyReused},
-		Endpoint: admit(reflect.TypeFor[InvokeResult](), a.beginInvoke, a.replyInvoke),
+		Errors:    []string{"insufficient_funds", "price_unknown", "session_running", "session_terminated", "archived", "state_conflict", "quote_expired", "quote_used", "quote_mismatch", "not_available", slugMoney, slugTooLarge, slugKeyBusy, slugKeyReused},
+		GivesWork: true,
+		Endpoint:  admit(reflect.TypeFor[InvokeResult](), a.beginInvoke, a.replyInvoke),
 	}}
 }
 

@@ -135,8 +135,8 @@ func (a *API) buildDocument() ([]byte, error) {
 				"key": {Type: "http", Scheme: "bearer", Description: "An API key: amb_…. A key of a whole organisation also names a project in the header Ambit-Project where the route needs one."},
 			},
 			Headers: map[string]docHeader{
-				"RateLimit":            {Description: `What is left of the quota: "default";r=412;t=18.`, Schema: text()},
-				"RateLimit-Policy":     {Description: `The quota: "default";q=600;w=60.`, Schema: text()},
+				"RateLimit":            {Description: `What is left of each quota that binds the request, and in how many seconds it is whole: "default";r=412;t=18, "organization";r=5801;t=2.`, Schema: text()},
+				"RateLimit-Policy":     {Description: `The quotas that bind the request, over all processes: "default";q=600;w=60, "organization";q=6000;w=60.`, Schema: text()},
 				"Request-Id":           {Description: "The request's id, for questions about it.", Schema: schema.IDSchema("req")},
 				"Retry-After":          {Description: "Whole seconds until it is worth trying again.", Schema: &schema.Schema{Type: schema.Types{"integer"}}},
 				"ETag":                 {Description: `A strong entity tag: the version in double quotes.`, Schema: text()},

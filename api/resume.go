@@ -17,7 +17,7 @@ func (a *API) resumeRoutes() []Route {
 		Description: "One that stopped with budget_reached goes on where it was: after a budget was raised or credit was granted, for one. Its price ceiling is held anew first. " +
 			"If the limit still holds, it stops again. One that is at work already stays so.",
 		Errors:   []string{"insufficient_funds", "state_conflict", "session_terminated", "archived"},
-		Endpoint: write(http.StatusOK, a.resumeSession),
+		Endpoint: write(http.StatusOK, a.resumeSession), GivesWork: true,
 	}}
 }
 

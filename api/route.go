@@ -28,6 +28,8 @@ type Route struct {
 	// Errors are the slugs that are peculiar to this route, besides those that any may give.
 	Errors   []string
 	Endpoint Endpoint
+	// GivesWork says that the route gives an agent something to do: it is refused while a quota of tokens is used up.
+	GivesWork bool
 }
 
 const (

@@ -75,11 +75,20 @@ func (s *Service) Send(ctx context.Context, tx pgx.Tx, org id.Org, session id.Se
 		work = true
 		entries = append(entries, journal.Of(journal.UserMessage{Content: in.Content, By: by}))
 	}
+	began := work && !l.AtWork()
 	events, err := l.Append(ctx, s.clock.Now(), entries...)
 	if err != nil {
 		return nil, err
 	}
-	return events, journal.WakeTx(ctx, tx, org, session)
+	if err := journal.WakeTx(ctx, tx, org, session); err != nil {
+		return nil, err
+	}
+	if began {
+		if err := s.inRoom(ctx, tx, &l.Session); err != nil {
+			return nil, err
+		}
+	}
+	return events, nil
 }
 
 // SetLimits replaces the limits that are given and keeps the others. A session that stopped because it had reached a limit goes on.
@@ -117,6 +126,9 @@ func (s *Service) SetLimits(ctx context.Context, tx pgx.Tx, org id.Org, session 
 		if err := journal.WakeTx(ctx, tx, org, session); err != nil {
 			return journal.Session{}, err
 		}
+		if err := s.inRoom(ctx, tx, &l.Session); err != nil {
+			return journal.Session{}, err
+		}
 	}
 	return l.Session, nil
 }
@@ -146,7 +158,10 @@ func (s *Service) Resume(ctx context.Context, tx pgx.Tx, org id.Org, session id.
 	if err := s.cover(ctx, tx, l); err != nil {
 		return journal.Session{}, err
 	}
-	return l.Session, journal.WakeTx(ctx, tx, org, session)
+	if err := journal.WakeTx(ctx, tx, org, session); err != nil {
+		return journal.Session{}, err
+	}
+	return l.Session, s.inRoom(ctx, tx, &l.Session)
 }
 
 // Archive ends an idle session for good: it can be read, and takes no more input. Archiving twice is harmless.

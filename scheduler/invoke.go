@@ -249,6 +249,11 @@ func (s *Service) accept(ctx context.Context, tx pgx.Tx, l *journal.Locked, in I
 	if err := journal.WakeTx(ctx, tx, l.Org, l.ID); err != nil {
 		return Invoked{}, err
 	}
+	if !atWork {
+		if err := s.inRoom(ctx, tx, &l.Session); err != nil {
+			return Invoked{}, err
+		}
+	}
 	out := Invoked{Session: l.Session, Input: events[len(events)-1]}
 	if l.CeilingHold != "" {
 		h, err := billing.ReadHold(ctx, tx, l.Org, l.CeilingHold)

@@ -135,6 +135,7 @@ func (o *modelOutcome) settle(ctx context.Context, w *work, d *draft) error {
 		return err
 	}
 	settled.Usage = usage.Journal()
+	d.tokens = settled.Usage.Tokens()
 	settled.Cost, settled.Entry, settled.Released = money.Captured, money.Entry, money.Released
 	var entries []journal.Entry
 	if o.err == nil {

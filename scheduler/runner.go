@@ -52,6 +52,7 @@ type Runner struct {
 	address string
 	ttl     time.Duration
 	metrics *Metrics
+	tokens  CountTokens
 
 	drainOnce sync.Once
 	drained   chan struct{}
@@ -84,16 +85,21 @@ type RunnerDeps struct {
 	Address   string
 	LeaseTTL  time.Duration // 0 means LeaseTTL
 	Metrics   *Metrics
+	// CountTokens may be nil.
+	CountTokens CountTokens
 }
 
 // NewRunner makes a runner.
 func NewRunner(d RunnerDeps) *Runner {
 	r := &Runner{
 		db: d.DB, gate: d.Gate, committer: gate.NewCommitter(d.DB), models: d.Models, tools: d.Tools, sandboxes: d.Sandboxes, listener: d.Listener, previews: d.Previews,
-		clock: d.Clock, log: d.Log, owner: d.Owner, address: d.Address, ttl: d.LeaseTTL, metrics: d.Metrics, drained: make(chan struct{}),
+		clock: d.Clock, log: d.Log, owner: d.Owner, address: d.Address, ttl: d.LeaseTTL, metrics: d.Metrics, tokens: d.CountTokens, drained: make(chan struct{}),
 	}
 	if r.ttl == 0 {
 		r.ttl = LeaseTTL
+	}
+	if r.tokens == nil {
+		r.tokens = func(id.Org, principal.Principal, int64) {}
 	}
 	if r.metrics == nil {
 		r.metrics = NewMetrics()

@@ -30,6 +30,7 @@ type Service struct {
 	sandboxes *sandbox.Service
 	tools     *connectors.Registry
 	signer    Signer
+	limits    SessionLimits
 	clock     clock.Clock
 	log       *slog.Logger
 	// finishKills are the kills and orders to stop that are being carried out; running ends when they are to be cut short.
@@ -53,13 +54,14 @@ type Deps struct {
 	Sandboxes *sandbox.Service
 	Tools     *connectors.Registry
 	Signer    Signer
+	Limits    SessionLimits
 	Clock     clock.Clock
 	Log       *slog.Logger
 }
 
 // NewService makes the service.
 func NewService(d Deps) *Service {
-	s := &Service{db: d.DB, agents: d.Agents, gate: d.Gate, listener: d.Listener, previews: d.Previews, sandboxes: d.Sandboxes, tools: d.Tools, signer: d.Signer, clock: d.Clock, log: d.Log}
+	s := &Service{db: d.DB, agents: d.Agents, gate: d.Gate, listener: d.Listener, previews: d.Previews, sandboxes: d.Sandboxes, tools: d.Tools, signer: d.Signer, limits: d.Limits, clock: d.Clock, log: d.Log}
 	s.running, s.cut = context.WithCancel(context.Background())
 	return s
 }

@@ -31,6 +31,8 @@ type draft struct {
 	history *loop.History
 	// decided is what the gate decided on, for the metrics: a draft that is not committed counts for nothing.
 	decided []prometheus.Counter
+	// tokens are those of the model call that the draft settles.
+	tokens int64
 }
 
 // append adds events to the unit, and folds them into the history at once, so that what follows from them can be part of the same unit.
@@ -157,6 +159,7 @@ func (w *work) commit(ctx context.Context, write func(ctx context.Context, d *dr
 			for _, c := range d.decided {
 				c.Inc()
 			}
+			w.tokens(w.session.Org, w.session.By, d.tokens)
 			return nil
 		case errors.As(err, &wanting), errors.Is(err, gate.ErrBreached):
 			refusal = err

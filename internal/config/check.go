@@ -106,6 +106,11 @@ func (c *Config) check() []string {
 	within("AMBIT_MAX_SANDBOXES", c.MaxSandboxes, 1, 10000)
 	within("AMBIT_WORKER_CONCURRENCY", c.WorkerConcurrency, 1, 10000)
 	within("AMBIT_RATE_LIMIT", c.RateLimit, 1, 1_000_000)
+	within("AMBIT_ORG_RATE_LIMIT", c.OrgRateLimit, 0, 10_000_000)
+	within("AMBIT_TOKEN_LIMIT", c.TokenLimit, 0, 1_000_000_000)
+	within("AMBIT_ORG_TOKEN_LIMIT", c.OrgTokenLimit, 0, 1_000_000_000)
+	within("AMBIT_SESSION_LIMIT", c.SessionLimit, 0, 1_000_000)
+	within("AMBIT_ORG_SESSION_LIMIT", c.OrgSessionLimit, 0, 1_000_000)
 	if c.StarterCredit < 0 {
 		wrong("AMBIT_STARTER_CREDIT", "must not be negative")
 	}

@@ -50,7 +50,14 @@ type Config struct {
 	SandboxDriver     SandboxDriver `env:"AMBIT_SANDBOX_DRIVER" envDefault:"auto" doc:"What runs sandboxes: auto (the best that boots here) or qemu."`
 	WorkerConcurrency int           `env:"AMBIT_WORKER_CONCURRENCY" envDefault:"64" doc:"Most sessions that one worker advances at a time (1 to 10000)."`
 
-	RateLimit     int         `env:"AMBIT_RATE_LIMIT" envDefault:"600" doc:"Most API requests a minute of one key at one process (1 to 1000000)."`
+	RateLimit    int `env:"AMBIT_RATE_LIMIT" envDefault:"600" doc:"Most API requests a minute of one key, over all processes (1 to 1000000)."`
+	OrgRateLimit int `env:"AMBIT_ORG_RATE_LIMIT" envDefault:"0" doc:"Most API requests a minute of all keys of an organisation. 0: ten times AMBIT_RATE_LIMIT."`
+	// What sessions that are under way use is counted, and not cut.
+	TokenLimit      int `env:"AMBIT_TOKEN_LIMIT" envDefault:"0" doc:"Most tokens of models a minute of one key's sessions; while they are used up, the key can give nothing to do. 0: no limit."`
+	OrgTokenLimit   int `env:"AMBIT_ORG_TOKEN_LIMIT" envDefault:"0" doc:"Most tokens of models a minute of an organisation's sessions. 0: no limit."`
+	SessionLimit    int `env:"AMBIT_SESSION_LIMIT" envDefault:"1000" doc:"Most sessions of one key that are at work at a time, over all processes. 0: no limit."`
+	OrgSessionLimit int `env:"AMBIT_ORG_SESSION_LIMIT" envDefault:"5000" doc:"Most sessions of an organisation that are at work at a time. 0: no limit."`
+
 	StarterCredit money.Nanos `env:"AMBIT_STARTER_CREDIT" envDefault:"5.00" doc:"Credit that a new organisation begins with, in US dollars with two to nine decimals."`
 
 	PricesFile string `env:"AMBIT_PRICES_FILE" doc:"Path of a JSON file with prices beside the built-in table: for models of your own, and for what others charge you differently."`

@@ -26,6 +26,7 @@ import (
 	"ambit.dev/ambit/internal/egress"
 	"ambit.dev/ambit/internal/idempotency"
 	"ambit.dev/ambit/internal/postgres"
+	"ambit.dev/ambit/internal/ratelimit"
 	"ambit.dev/ambit/internal/receipt"
 	"ambit.dev/ambit/internal/seal"
 	"ambit.dev/ambit/journal"
@@ -65,6 +66,7 @@ type Domains struct {
 	Previews    *scheduler.Previews
 	Sandboxes   *sandbox.Service
 	Sessions    *scheduler.Service
+	Quotas      *ratelimit.Quotas
 	Traces      *observability.Reader
 	Idempotency *idempotency.Store
 }
@@ -162,8 +164,10 @@ func (d *Domains) open(ctx context.Context, role Role) (err error) {
 		return err
 	}
 	d.Previews = scheduler.NewPreviews(d.Config.NodeURL.Reveal(), scheduler.FetchPreviews(http.DefaultClient, d.previewsToken()))
+	d.Quotas = ratelimit.New(d.DB, d.Clock, d.Log)
 	d.Sessions = scheduler.NewService(scheduler.Deps{
-		DB: d.DB, Agents: d.Agents, Gate: d.Gate, Listener: d.Listener, Previews: d.Previews, Sandboxes: d.Sandboxes, Tools: d.Tools, Signer: d.Identity.Typed(receipt.Type), Clock: d.Clock, Log: d.Log,
+		Limits: scheduler.SessionLimits{PerKey: d.Config.SessionLimit, PerOrganization: d.Config.OrgSessionLimit},
+		DB:     d.DB, Agents: d.Agents, Gate: d.Gate, Listener: d.Listener, Previews: d.Previews, Sandboxes: d.Sandboxes, Tools: d.Tools, Signer: d.Identity.Typed(receipt.Type), Clock: d.Clock, Log: d.Log,
 	})
 	return nil
 }

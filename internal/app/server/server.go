@@ -87,7 +87,8 @@ func (s *Server) build() error {
 	}
 	runner := scheduler.NewRunner(scheduler.RunnerDeps{
 		DB: s.DB, Gate: s.Gate, Models: s.Models, Tools: s.Tools, Sandboxes: s.Sandboxes, Listener: s.Listener, Previews: s.Previews, Clock: s.Clock, Log: s.Log,
-		Owner: fmt.Sprintf("%s/%d/%s", host, os.Getpid(), shortHash(time.Now().String())), Address: string(s.Config.NodeURL), Metrics: metrics,
+		CountTokens: s.rates().UsedTokens(s.Quotas),
+		Owner:       fmt.Sprintf("%s/%d/%s", host, os.Getpid(), shortHash(time.Now().String())), Address: string(s.Config.NodeURL), Metrics: metrics,
 	})
 	if s.worker, err = scheduler.NewWorker(s.DB, runner, s.Config.WorkerConcurrency, s.Log); err != nil {
 		return err
@@ -97,6 +98,15 @@ func (s *Server) build() error {
 		Postgres: s.DB, ClickHouse: s.ClickHouse, Notices: s.Listener, Clock: s.Clock, Log: s.Log, Metrics: s.Registry,
 	})
 	return err
+}
+
+// rates are the quotas that are configured.
+func (s *Server) rates() api.Rates {
+	a := func(quota int) ratelimit.Policy {
+		return ratelimit.Policy{Quota: quota, Window: api.DefaultRate.Window}
+	}
+	c := s.Config
+	return api.Rates{Requests: a(c.RateLimit), OrganizationRequests: a(c.OrgRateLimit), Tokens: a(c.TokenLimit), OrganizationTokens: a(c.OrgTokenLimit)}
 }
 
 // surfaces is what the public listener serves, by the role.
@@ -115,7 +125,7 @@ func (s *Server) surfaces() (http.Handler, error) {
 	surface := api.New(api.Config{
 		BaseURL: string(s.Config.PublicURL), Log: s.Log, Clock: s.Clock, DB: s.DB, Listener: s.Listener, Idempotency: s.Idempotency,
 		Domains: api.Domains{Tenants: s.Tenants, Agents: s.Agents, Sessions: s.Sessions, Models: s.Models, Prices: s.Gate.Prices(), Policies: s.Policies, Sandboxes: s.Sandboxes, Webhooks: s.Webhooks},
-		Rate:    ratelimit.Policy{Name: api.DefaultRate.Name, Quota: s.Config.RateLimit, Window: api.DefaultRate.Window},
+		Rates:   s.rates(), Quotas: s.Quotas,
 		Metrics: metrics, Drain: s.drain, Checks: checks,
 		Prometheus: promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}),
 		ErrorPage:  http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { pages.ServeHTTP(w, r) }),
@@ -160,6 +170,7 @@ func (s *Server) Start(ctx context.Context) error {
 	s.Tenants.Start(ctx)
 	s.Policies.Cache().Start(ctx)
 	s.sweeper.Start(ctx)
+	s.Quotas.Start(ctx)
 	if s.role.worker() {
 		// Nodes and other replicas have business with workers only.
 		if err := s.internal.Start(ctx); err != nil {
@@ -250,6 +261,7 @@ func (s *Server) Stop(ctx context.Context) error {
 		errs = append(errs, s.exporter.Stop(ctx), s.Mail.Stop(ctx))
 	}
 	s.sweeper.Stop()
+	errs = append(errs, s.Quotas.Stop(ctx)) // what the worker has counted
 	errs = append(errs, s.Policies.Cache().Stop(ctx), s.Tenants.Stop(ctx), s.Identity.Stop(ctx))
 	s.Listener.Stop()
 	s.Close()

@@ -100,3 +100,11 @@ WHERE org_id = @org_id AND status = 'idle' AND (@everyone::boolean OR id = ANY (
   AND (@project_id::text = '' OR project_id = @project_id::text) AND (@agent_id::text = '' OR agent_id = @agent_id::text)
   AND (@key_id::text = '' OR principal ->> 'id' = @key_id::text)
 ORDER BY id LIMIT @row_limit;
+
+-- name: LockRoom :exec
+-- Who counts an organisation's sessions at work and adds one does so one after another.
+SELECT pg_advisory_xact_lock(hashtextextended('sessions at work of ' || sqlc.arg(org)::text, 0));
+
+-- name: SessionsAtWork :one
+SELECT count(*) AS of_organization, count(*) FILTER (WHERE principal ->> 'id' = sqlc.arg(key_id)::text) AS of_key
+FROM sessions WHERE org_id = @org_id AND status IN ('running', 'rescheduling');

@@ -492,6 +492,16 @@ func (q *Queries) LockReceipts(ctx context.Context, arg LockReceiptsParams) ([]L
 	return items, nil
 }
 
+const lockRoom = `-- name: LockRoom :exec
+SELECT pg_advisory_xact_lock(hashtextextended('sessions at work of ' || $1::text, 0))
+`
+
+// Who counts an organisation's sessions at work and adds one does so one after another.
+func (q *Queries) LockRoom(ctx context.Context, org string) error {
+	_, err := q.db.Exec(ctx, lockRoom, org)
+	return err
+}
+
 const lockStops = `-- name: LockStops :exec
 SELECT pg_advisory_xact_lock(hashtextextended('ambit/stop/' || $1::text, 0))
 `
@@ -500,6 +510,28 @@ SELECT pg_advisory_xact_lock(hashtextextended('ambit/stop/' || $1::text, 0))
 func (q *Queries) LockStops(ctx context.Context, orgID string) error {
 	_, err := q.db.Exec(ctx, lockStops, orgID)
 	return err
+}
+
+const sessionsAtWork = `-- name: SessionsAtWork :one
+SELECT count(*) AS of_organization, count(*) FILTER (WHERE principal ->> 'id' = $1::text) AS of_key
+FROM sessions WHERE org_id = $2 AND status IN ('running', 'rescheduling')
+`
+
+type SessionsAtWorkParams struct {
+	KeyID string
+	OrgID id.Org
+}
+
+type SessionsAtWorkRow struct {
+	OfOrganization int64
+	OfKey          int64
+}
+
+func (q *Queries) SessionsAtWork(ctx context.Context, arg SessionsAtWorkParams) (SessionsAtWorkRow, error) {
+	row := q.db.QueryRow(ctx, sessionsAtWork, arg.KeyID, arg.OrgID)
+	var i SessionsAtWorkRow
+	err := row.Scan(&i.OfOrganization, &i.OfKey)
+	return i, err
 }
 
 const stopOver = `-- name: StopOver :one
