@@ -2,7 +2,7 @@ package tenants_test
 
 import (
 	"context"
-	"errors"
+
 	"log/slog"
 	"net/url"
 	"sync"
@@ -159,7 +159,7 @@ func tokenOf(t *testing.T, link string) string {
 func requireCode(t *testing.T, code string, err error) *fault.Error {
 	t.Helper()
 	var f *fault.Error
-	require.Truef(t, errors.As(err, &f), "want the fault %s, got %v", code, err)
+	require.ErrorAsf(t, err, &f, "want the fault %s", code)
 	require.Equal(t, code, f.Code, f.Message)
 	return f
 }

@@ -22,9 +22,6 @@ import (
 	"ambit.dev/ambit/journal"
 )
 
-// errUndo rolls a transaction back.
-var errUndo = errors.New("undo")
-
 // scene is a session of an agent that may call one model and one tool, in an organisation with some credit.
 type scene struct {
 	t       *testing.T

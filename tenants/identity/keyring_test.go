@@ -283,7 +283,7 @@ func TestClaimsAreAnObject(t *testing.T) {
 
 func FuzzVerify(f *testing.F) {
 	fx := &fixture{hands: clock.NewOffset(0), master: seal.NewKey()}
-	fx.db, fx.owner = dbtest.NewWithOwner(f)
+	fx.db = dbtest.New(f)
 	sealer, err := seal.Open(fx.master, "")
 	require.NoError(f, err)
 	k := identity.New(fx.db, identity.Deps{Clock: fx.hands, Logger: slog.New(slog.DiscardHandler), Sealer: sealer})
