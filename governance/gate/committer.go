@@ -20,7 +20,8 @@ import (
 )
 
 // How units are committed: at most batchUnits in one transaction, and at most commitLanes transactions of one process at a time, so that
-// one can wait for the disk while the next is worked on.
+// one can wait for the disk while the next is worked on. An organisation's units are in one of them at a time: a second would only wait for
+// the lock on its balances, with fewer units than gather meanwhile.
 const (
 	batchUnits  = 64
 	commitLanes = 2
@@ -50,6 +51,7 @@ type Committer struct {
 
 	mu      sync.Mutex
 	waiting []*commit
+	busy    map[id.Org]bool // those whose units a lane has now
 	lanes   int
 }
 
@@ -61,7 +63,7 @@ type commit struct {
 }
 
 // NewCommitter makes a committer.
-func NewCommitter(db *postgres.DB) *Committer { return &Committer{db: db} }
+func NewCommitter(db *postgres.DB) *Committer { return &Committer{db: db, busy: map[id.Org]bool{}} }
 
 // Commit writes the unit and, with a nil error, arms its admission. Nothing was written when the error is ErrMoved, ErrRuled, journal.ErrFenced or a
 // *ShortError. Any other error leaves open whether it was: the session is then left to its next worker.
@@ -76,7 +78,7 @@ func (c *Committer) Commit(ctx context.Context, u *Unit) error {
 	mine := &commit{rows: rows, unit: u, done: make(chan struct{})}
 	c.mu.Lock()
 	c.waiting = append(c.waiting, mine)
-	if c.lanes < commitLanes {
+	if c.lanes < commitLanes && !c.busy[u.Org] {
 		c.lanes++
 		go c.work(context.WithoutCancel(ctx))
 	}
@@ -92,48 +94,79 @@ func (c *Committer) Waiting() int {
 	return len(c.waiting)
 }
 
-// work commits batch after batch until nothing waits.
+// work commits batch after batch until nothing waits that another lane does not have in hand.
 func (c *Committer) work(ctx context.Context) {
+	var batch []*commit
 	for {
-		c.mu.Lock()
-		n := min(len(c.waiting), batchUnits)
-		if n == 0 {
-			c.lanes--
-			c.mu.Unlock()
+		if batch = c.take(batch); len(batch) == 0 {
 			return
 		}
-		batch := c.waiting[:n:n]
-		c.waiting = append([]*commit(nil), c.waiting[n:]...)
-		c.mu.Unlock()
 		c.commit(ctx, batch)
 	}
+}
+
+// take ends a batch and begins the next: the units that have waited longest, of organisations that are in no other lane. Without any, the
+// lane is closed.
+func (c *Committer) take(ended []*commit) []*commit {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, m := range ended {
+		delete(c.busy, m.unit.Org)
+	}
+	var batch, rest []*commit
+	for _, m := range c.waiting {
+		if len(batch) < batchUnits && !c.busy[m.unit.Org] {
+			batch = append(batch, m)
+		} else {
+			rest = append(rest, m)
+		}
+	}
+	c.waiting = rest
+	for _, m := range batch {
+		c.busy[m.unit.Org] = true
+	}
+	if len(batch) == 0 {
+		c.lanes--
+	}
+	return batch
 }
 
 func (c *Committer) commit(ctx context.Context, batch []*commit) {
 	// One order for all processes, so that two batches never wait for each other's accounts crosswise.
 	slices.SortStableFunc(batch, func(a, b *commit) int { return strings.Compare(string(a.unit.Org), string(b.unit.Org)) })
-	alone := batch
-	if len(batch) > 1 {
-		outcomes, err := c.send(ctx, batch, false)
-		alone = nil
-		for i, m := range batch {
-			if err != nil || outcomes[i].Outcome == "busy" {
-				// One of them made the database refuse all, or its session is locked: by itself it may wait, or fail alone.
-				alone = append(alone, m)
-				continue
-			}
+	outcomes, err := c.send(ctx, batch, false)
+	var alone []*commit
+	for i, m := range batch {
+		switch {
+		case err != nil && !postgres.Refused(err):
+			c.fail(m, err) // it may have been written: sent again, it would be taken for somebody else's
+		case err != nil || outcomes[i].Outcome == "busy":
+			// One of them made the database refuse all, or its session is locked: by itself it may wait, or fail alone.
+			alone = append(alone, m)
+		default:
 			c.finish(m, outcomes[i])
 		}
 	}
-	for _, m := range alone {
+	if len(alone) > 0 {
+		go c.alone(ctx, alone) // the lane goes on: who waits for a session holds up nobody else of the organisation
+	}
+}
+
+// alone commits units each by itself.
+func (c *Committer) alone(ctx context.Context, units []*commit) {
+	for _, m := range units {
 		outcomes, err := c.send(ctx, []*commit{m}, true)
 		if err != nil {
-			m.err = fmt.Errorf("commit a unit of %s: %w", m.unit.ID, err)
-			close(m.done)
+			c.fail(m, err)
 			continue
 		}
 		c.finish(m, outcomes[0])
 	}
+}
+
+func (c *Committer) fail(m *commit, err error) {
+	m.err = fmt.Errorf("commit a unit of %s: %w", m.unit.ID, err)
+	close(m.done)
 }
 
 // send commits a batch. It is one implicit transaction: with an error, nothing of it is written.

@@ -17,18 +17,15 @@ import (
 	"ambit.dev/ambit/journal"
 )
 
-// jam makes both lanes of the committer wait for locked rows, so that what is committed meanwhile gathers into one batch. The returned
-// function lets go and waits for the two.
+// jam makes the committer's lane wait for the organisation's balances, so that what is committed meanwhile gathers into one batch. The
+// returned function lets go and waits for the unit that was stuck.
 func (s *scene) jam() (release func()) {
 	s.t.Helper()
 	locked, held, freed := make(chan struct{}), make(chan struct{}), make(chan error, 1)
-	jammed := []journal.Lease{s.another(), s.another()}
 	go func() {
 		freed <- s.db.InTx(context.Background(), s.org, func(tx pgx.Tx) error {
-			for _, l := range jammed {
-				if _, err := journal.Lock(context.Background(), tx, s.org, l.Session); err != nil {
-					return err
-				}
+			if _, err := tx.Exec(context.Background(), `SELECT FROM ledger_balances FOR UPDATE`); err != nil {
+				return err
 			}
 			close(locked)
 			<-held
@@ -36,19 +33,17 @@ func (s *scene) jam() (release func()) {
 		})
 	}()
 	<-locked
-	var wg sync.WaitGroup
-	for _, l := range jammed {
-		before := s.waiting()
-		u := s.unitOf(l, nil)
-		_, err := u.Append(u.Now, journal.Of(journal.StatusRunning{}))
-		require.NoError(s.t, err)
-		wg.Go(func() { _ = s.commits.Commit(context.Background(), u) })
-		require.Eventually(s.t, func() bool { return s.waiting() > before }, 10*time.Second, 5*time.Millisecond)
-	}
+	before := s.waiting()
+	u := s.unitOf(s.another(), nil)
+	_, err := u.Append(u.Now, journal.Of(journal.StatusRunning{}))
+	require.NoError(s.t, err)
+	stuck := make(chan error, 1)
+	go func() { stuck <- s.commits.Commit(context.Background(), u) }()
+	require.Eventually(s.t, func() bool { return s.waiting() > before }, 10*time.Second, 5*time.Millisecond)
 	return func() {
 		close(held)
 		require.NoError(s.t, <-freed)
-		wg.Wait()
+		require.NoError(s.t, <-stuck)
 	}
 }
 

@@ -70,7 +70,7 @@ func TestSixHundredCallersSpendNoMoreThanABudgetForTen(t *testing.T) {
 	for i, l := range leases {
 		units[i], _ = s.begun(l, proposal())
 	}
-	together := s.gather(2 * processes)
+	together := s.gather(processes) // an organisation is in one lane of a process at a time
 	var (
 		wg       sync.WaitGroup
 		mu       sync.Mutex

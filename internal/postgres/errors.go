@@ -58,6 +58,13 @@ func translate(err error) error {
 	return err
 }
 
+// Refused reports whether the database itself refused a statement, so that nothing of its transaction was written. With any other error, such
+// as a connection that broke, that is not known.
+func Refused(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && !pgerrcode.IsOperatorIntervention(pg.Code) && !pgerrcode.IsConnectionException(pg.Code)
+}
+
 // Translate is for code that runs statements outside InTx, such as a look-up through a definer function.
 func Translate(err error) error {
 	if err == nil {
