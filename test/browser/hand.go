@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -57,7 +58,15 @@ func (tab *Tab) Choose(t testing.TB, name, within string) {
 // Write clicks into the input with the label and replaces what it holds, as if typed or pasted.
 func (tab *Tab) Write(t testing.TB, label, text string) {
 	t.Helper()
-	tab.clickAt(t, fmt.Sprintf("%s(%q)", findLabelled, label), "an input that is labelled "+label)
+	// A page that is still being laid out may move under the hand: what was clicked is looked at before anything is written into it.
+	for deadline := time.Now().Add(patience); ; {
+		tab.clickAt(t, fmt.Sprintf("%s(%q)", findLabelled, label), "an input that is labelled "+label)
+		now := tab.Focused(t)
+		if strings.TrimSuffix(now, " (optional)") == label {
+			break
+		}
+		require.True(t, time.Now().Before(deadline), "a click on the input that is labelled %q goes to %q", label, now)
+	}
 	tab.within(t, "select what "+label+" holds", chromedp.KeyEvent("a", chromedp.KeyModifiers(chromedp.ModifierCtrl)))
 	tab.Insert(t, text)
 }
