@@ -89,6 +89,8 @@ type StepIntended struct {
 	LastInputSeq int64 `json:"last_input_seq,omitempty"`
 	// InputTokensEstimate is what the declared policy captures of a call whose outcome is unknown.
 	InputTokensEstimate int64 `json:"input_tokens_estimate,omitempty"`
+	// HeldMillis is for how long a sandbox's time is held, from this event on.
+	HeldMillis int64 `json:"held_ms,omitempty"`
 	// Attempt counts from 1 over the tries at the same model call or tool use.
 	Attempt int `json:"attempt,omitempty"`
 	// QueuedAt is when the step could have begun, for the span.

@@ -83,7 +83,9 @@ func (s *Session) Apply(e Event) error {
 			return err
 		}
 		s.Usage.Add(p.Usage)
-		s.Usage.Steps++
+		if p.Kind != KindSandbox { // time that passes is no step of the agent's: a limit on steps is not used up by waiting
+			s.Usage.Steps++
+		}
 		charged, err := s.Charged.Add(p.Cost)
 		if err != nil {
 			return fmt.Errorf("sum the session's cost: %w", err)

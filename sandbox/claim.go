@@ -55,7 +55,8 @@ const tries = 3
 // Acquire returns the session's machine: the live one, or a warm one that it
 // claims, resumes, configures and restores. While all are in use it waits, first
 // come first served, and then returns ErrNoCapacity; ErrFenced when a newer
-// lease of the session has come.
+// lease of the session has come; a *RefusedError when the gate does not admit the
+// machine's time, and then the session has none.
 func (s *Service) Acquire(ctx context.Context, in AcquireInput) (*Sandbox, error) {
 	if in.Org == "" || in.Session == "" || in.Project == "" || in.Epoch < 1 {
 		return nil, errors.New("acquire a sandbox: organisation, project, session and epoch are needed")
@@ -72,11 +73,11 @@ func (s *Service) Acquire(ctx context.Context, in AcquireInput) (*Sandbox, error
 			return nil, ErrDraining
 		}
 		began := time.Now()
-		row, err := s.find(ctx, in)
+		row, held, err := s.find(ctx, in)
 		if err != nil {
 			return nil, err
 		}
-		b, err := s.enter(ctx, in, row)
+		b, err := s.enter(ctx, in, row, held)
 		if err == nil {
 			b.Took = time.Since(began)
 			s.log.DebugContext(ctx, "sandbox acquired", "sandbox", b.ID, "session", b.Session, "fresh", b.Fresh, "took", b.Took)
@@ -91,12 +92,14 @@ func (s *Service) Acquire(ctx context.Context, in AcquireInput) (*Sandbox, error
 	return nil, ErrLost.Because(last)
 }
 
-// find returns the session's live machine, or claims one, waiting for it.
-func (s *Service) find(ctx context.Context, in AcquireInput) (sandboxdb.Sandbox, error) {
+// find returns the session's live machine, or claims one, waiting for it. The
+// tick is one that was begun for it just now, nil when another covers it.
+func (s *Service) find(ctx context.Context, in AcquireInput) (sandboxdb.Sandbox, *tick, error) {
 	var row sandboxdb.Sandbox
+	var held *tick
 	attempt := func(claim bool) (bool, error) {
 		var err error
-		row, err = s.findOnce(ctx, in, claim)
+		row, held, err = s.findOnce(ctx, in, claim)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return false, nil
 		}
@@ -104,7 +107,7 @@ func (s *Service) find(ctx context.Context, in AcquireInput) (sandboxdb.Sandbox,
 	}
 	// Who comes later must not overtake: with a line, only its head claims.
 	if done, err := attempt(s.line.empty()); done || err != nil {
-		return row, err
+		return row, held, s.refusal(ctx, in, err)
 	}
 	s.wantMore()
 	err := s.line.wait(ctx, s.cfg.ClaimWait, func() (bool, error) {
@@ -117,13 +120,22 @@ func (s *Service) find(ctx context.Context, in AcquireInput) (sandboxdb.Sandbox,
 		}
 		return done, err
 	})
-	return row, err
+	return row, held, s.refusal(ctx, in, err)
+}
+
+// refusal journals a refusal of the machine's time, and passes the error on.
+func (s *Service) refusal(ctx context.Context, in AcquireInput, err error) error {
+	var refused *RefusedError
+	if errors.As(err, &refused) {
+		err = errors.Join(err, s.noteRefusal(ctx, in.Org, in.Session, "", refused))
+	}
+	return err
 }
 
 // findOnce is one transaction: it returns the live machine, raised to the
-// caller's epoch, or moves a warm one to the session. pgx.ErrNoRows when there
-// is neither.
-func (s *Service) findOnce(ctx context.Context, in AcquireInput, claim bool) (row sandboxdb.Sandbox, err error) {
+// caller's epoch, or moves a warm one to the session. Its time is held in the
+// same commit, unless it is already. pgx.ErrNoRows when there is neither.
+func (s *Service) findOnce(ctx context.Context, in AcquireInput, claim bool) (row sandboxdb.Sandbox, held *tick, err error) {
 	err = s.db.InTx(ctx, in.Org, func(tx pgx.Tx) error {
 		// The session's row is locked first, as everywhere: two workers of one
 		// session queue here, and a superseded one learns that it is.
@@ -141,6 +153,18 @@ func (s *Service) findOnce(ctx context.Context, in AcquireInput, claim bool) (ro
 			if errors.Is(err, pgx.ErrNoRows) {
 				return ErrFenced
 			}
+			if err != nil {
+				return err
+			}
+			covered := false
+			if row.State != "pending" { // one that was not made ready yet has not used its tick, and needs an admission to begin
+				if covered, err = q.Held(ctx, sandboxdb.HeldParams{OrgID: in.Org, ID: row.ID}); err != nil {
+					return err
+				}
+			}
+			if !covered {
+				held, err = s.beginTick(ctx, tx, session, row)
+			}
 			return err
 		}
 		if !errors.Is(err, pgx.ErrNoRows) || !claim {
@@ -155,28 +179,40 @@ func (s *Service) findOnce(ctx context.Context, in AcquireInput, claim bool) (ro
 			JobID: *warm.JobID, AllocID: *warm.AllocID, NodeID: *warm.NodeID, Address: *warm.Address, Driver: warm.Driver,
 			Accelerator: warm.Accelerator, TokenHash: warm.TokenHash, CreatedAt: warm.CreatedAt,
 		})
+		if err != nil {
+			return err
+		}
+		held, err = s.beginTick(ctx, tx, session, row)
 		return err
 	})
 	if err != nil {
-		return row, fmt.Errorf("find a sandbox for session %s: %w", in.Session, err)
+		return row, nil, fmt.Errorf("find a sandbox for session %s: %w", in.Session, err)
 	}
-	return row, nil
+	return row, held, nil
 }
 
 // enter makes the machine of a row usable. errGone means that it is not, that
 // its end is recorded, and that another may be tried.
-func (s *Service) enter(ctx context.Context, in AcquireInput, row sandboxdb.Sandbox) (*Sandbox, error) {
+func (s *Service) enter(ctx context.Context, in AcquireInput, row sandboxdb.Sandbox, held *tick) (*Sandbox, error) {
 	b := &Sandbox{
 		ID: row.ID, Org: row.OrgID, Session: row.SessionID, Epoch: in.Epoch, Node: row.NodeID, Driver: row.Driver,
 		s: s, address: row.Address,
 	}
 	if row.State != "pending" {
+		if held != nil {
+			if err := s.keep(ctx, in.Org, row.ID, held); err != nil {
+				return nil, err
+			}
+		}
 		return b, s.reenter(ctx, in, b, row)
 	}
 	// The pool has one fewer now. Its next pass, a moment later, starts another:
 	// at once, the start would compete with this session's first command.
 	b.Fresh = true
-	err := s.configure(ctx, in, b, row)
+	err := s.keep(ctx, in.Org, row.ID, held) // nothing begins without it
+	if err == nil {
+		err = s.configure(ctx, in, b, row)
+	}
 	if err == nil {
 		return b, nil
 	}
@@ -340,6 +376,8 @@ func meaning(ctx context.Context, err error) error {
 		return context.Cause(ctx)
 	case bridge.IsCode(err, bridge.CodeFenced):
 		return ErrFenced.Because(err)
+	case bridge.IsCode(err, bridge.CodeSealed):
+		return ErrEnding.Because(err)
 	case errors.Is(err, bridge.ErrUnreachable), bridge.IsCode(err, bridge.CodeEnded):
 		return fmt.Errorf("%w: %w", errGone, err)
 	case bridge.IsCode(err, bridge.CodeSilent):

@@ -9,6 +9,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"ambit.dev/ambit/governance/gate"
 	"ambit.dev/ambit/internal/blob"
 	"ambit.dev/ambit/internal/clock"
 	"ambit.dev/ambit/internal/postgres"
@@ -34,6 +35,8 @@ type Config struct {
 	Environment string
 	// IdleAfter is how long a machine is kept in which nothing runs. Default 5 min.
 	IdleAfter time.Duration
+	// Tick is for how long a machine's time is held at once, at most a minute. Default a minute.
+	Tick time.Duration
 	// ClaimWait is how long a session waits for a machine while all are in use,
 	// MaxWaiting how many may wait in this process. Default 90 s and 256.
 	ClaimWait  time.Duration
@@ -60,6 +63,7 @@ func (c Config) withDefaults() Config {
 	}
 	def(&c.IdleAfter, 5*time.Minute)
 	def(&c.ClaimWait, 90*time.Second)
+	def(&c.Tick, maxTick)
 	if c.Environment == "" {
 		c.Environment = DefaultEnvironment
 	}
@@ -86,6 +90,8 @@ func (c Config) validateOwn() error {
 		return fmt.Errorf("sandbox: at most %d sandboxes is too few", c.Max)
 	case c.Warm < 0 || c.Warm > c.Max:
 		return fmt.Errorf("sandbox: %d warm sandboxes is not between 0 and the most there may be, %d", c.Warm, c.Max)
+	case c.Tick > maxTick:
+		return fmt.Errorf("sandbox: a tick of %s is longer than %s", c.Tick, maxTick)
 	case c.ControlURL == "":
 		return errors.New("sandbox: no URL for the nodes to report to")
 	case c.NodeToken == "":
@@ -101,6 +107,8 @@ type Options struct {
 	Nomad  *nomad.Client
 	Blobs  *blob.Store
 	Signer TokenSigner
+	// Gate admits the time of machines, and settles it.
+	Gate *gate.Gate
 	// Client says that this process only shows and ends machines that workers keep: it needs none of what runs on the nodes, and Start
 	// must not be called.
 	Client bool

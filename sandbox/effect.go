@@ -133,12 +133,28 @@ func (b *Sandbox) persist(
 			return nil, err
 		}
 		res, err := b.watch(ctx, use, effectKey, &seen, out, begin)
+		if errors.Is(err, ErrLost) && b.refused(ctx) {
+			return nil, ErrEnding.Because(err)
+		}
 		if !errors.Is(err, guest.ErrDisconnected) {
 			return res, err
 		}
 		broke = err
 	}
 	return nil, ErrLost.Because(broke)
+}
+
+// refused says that the machine was ended because its time was refused: then its files were saved.
+func (b *Sandbox) refused(ctx context.Context) bool {
+	var row sandboxdb.Sandbox
+	err := b.s.db.InTx(context.WithoutCancel(ctx), b.Org, func(tx pgx.Tx) (err error) {
+		row, err = sandboxdb.New(tx).GetSandbox(ctx, sandboxdb.GetSandboxParams{OrgID: b.Org, ID: b.ID})
+		return err
+	})
+	if err != nil || row.EndReason == nil || row.LastSavedAt == nil {
+		return false
+	}
+	return *row.EndReason == ReasonBudget || *row.EndReason == ReasonNotPermitted
 }
 
 // watch opens a connection, starts or attaches to a command, and passes on its

@@ -30,6 +30,8 @@ const (
 	ReasonAllocVanished = "allocation_vanished"
 	ReasonOutOfMemory   = "out_of_memory"
 	ReasonUnresponsive  = "unresponsive"
+	ReasonBudget        = "budget_reached" // its time could not be held any longer
+	ReasonNotPermitted  = "not_permitted"  // a rule does not let its session have it any longer
 )
 
 // Ended is the end of a session's machine, after it was recorded.
@@ -76,14 +78,20 @@ func (s *Service) end(ctx context.Context, org id.Org, sandboxID id.Sandbox, rea
 			return err
 		}
 		ended = &Ended{Org: org, Session: row.SessionID, Sandbox: sandboxID, Reason: reason, Saved: saved, LostSince: lostSince(row, saved)}
-		if row.StartedAt == nil {
-			return nil // it never began for the session: there is no start in the journal either
+		now := s.clock.Now()
+		entries, err := s.settleTicks(ctx, tx, now, session, usedUntil(row, now))
+		if err != nil {
+			return err
+		}
+		if row.StartedAt == nil { // it never began for the session: there is no start in the journal either
+			_, err = session.Append(ctx, now, entries...)
+			return err
 		}
 		event := journal.SandboxEnded{Sandbox: sandboxID, Reason: reason, LostSince: ended.LostSince}
 		if saved != nil {
 			event.SavedSHA256 = saved.Sum.String()
 		}
-		_, err = session.Append(ctx, s.clock.Now(), journal.Of(event))
+		_, err = session.Append(ctx, now, append(entries, journal.Of(event))...)
 		return err
 	})
 	if err != nil {

@@ -156,6 +156,8 @@ func claimWait(d time.Duration) rigOption {
 	return func(_ *rig, c *sandbox.Config) { c.ClaimWait = d }
 }
 
+func tickOf(d time.Duration) rigOption { return func(_ *rig, c *sandbox.Config) { c.Tick = d } }
+
 func onAgent(a *nomadtest.Agent) rigOption { return func(r *rig, _ *sandbox.Config) { r.agent = a } }
 
 func newRig(t testing.TB, opts ...rigOption) *rig {
@@ -174,8 +176,8 @@ func newRig(t testing.TB, opts ...rigOption) *rig {
 
 	table, err := prices.Shipped()
 	require.NoError(t, err)
-	r.gate = gate.New(table, policy.NewCache(r.db, nil, r.log), clock.System(), r.log)
 	r.db = dbtest.New(t)
+	r.gate = gate.New(table, policy.NewCache(r.db, nil, r.log), clock.System(), r.log)
 	r.blobDir = t.TempDir()
 	r.blobs, err = blob.OpenDir(r.blobDir)
 	require.NoError(t, err)
@@ -232,7 +234,7 @@ func newRig(t testing.TB, opts ...rigOption) *rig {
 func (r *rig) start() {
 	r.t.Helper()
 	service, err := sandbox.New(sandbox.Options{
-		Config: r.config, DB: r.db, Nomad: r.nomad, Blobs: r.blobs, Signer: r.signer,
+		Config: r.config, DB: r.db, Gate: r.gate, Nomad: r.nomad, Blobs: r.blobs, Signer: r.signer,
 		Keys:  func(context.Context) (jose.JSONWebKeySet, error) { return r.signer.keys(), nil },
 		Clock: clock.System(), Log: r.log,
 		OnEnded: func(e sandbox.Ended) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 
+	"ambit.dev/ambit/governance/gate"
 	"ambit.dev/ambit/internal/blob"
 	"ambit.dev/ambit/internal/clock"
 	"ambit.dev/ambit/internal/fault"
@@ -28,6 +29,7 @@ type Service struct {
 	nomad   *nomad.Client
 	blobs   *blob.Store
 	signer  TokenSigner
+	gate    *gate.Gate
 	keys    func(ctx context.Context) (jose.JSONWebKeySet, error)
 	clock   clock.Clock
 	log     *slog.Logger
@@ -43,6 +45,8 @@ type Service struct {
 	cancel   context.CancelFunc
 	running  sync.WaitGroup
 	handler  http.Handler
+
+	refused sync.Map // the machines that are being ended because their time was refused, by id
 
 	errandsMu sync.Mutex
 	errands   sync.WaitGroup
@@ -70,11 +74,14 @@ func New(o Options) (*Service, error) {
 	if o.Keys == nil {
 		o.Keys = func(context.Context) (jose.JSONWebKeySet, error) { return jose.JSONWebKeySet{}, nil }
 	}
+	if o.Gate == nil {
+		return nil, errors.New("sandbox: no gate to hold the time of machines by")
+	}
 	if o.OnEnded == nil {
 		o.OnEnded = func(Ended) {}
 	}
 	s := &Service{
-		cfg: o.Config, build: build, db: o.DB, nomad: o.Nomad, blobs: o.Blobs, signer: o.Signer, keys: o.Keys, clock: o.Clock,
+		cfg: o.Config, build: build, db: o.DB, nomad: o.Nomad, blobs: o.Blobs, signer: o.Signer, gate: o.Gate, keys: o.Keys, clock: o.Clock,
 		log: o.Log.With("part", "sandbox"), onEnded: o.OnEnded, refill: make(chan struct{}, 1), started: make(chan struct{}),
 		cancel: func() {},
 	}
@@ -96,6 +103,7 @@ func (s *Service) Start(ctx context.Context) error {
 	ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.began = time.Now()
 	s.every(ctx, "keep the pool", time.Second, s.refill, s.fillPool)
+	s.every(ctx, "hold the time of sandboxes", s.cfg.Tick/12, nil, s.meter)
 	s.every(ctx, "reap idle sandboxes", min(s.cfg.IdleAfter/4+time.Second, 15*time.Second), nil, s.reapIdle)
 	s.every(ctx, "find silent sandboxes", 10*time.Second, nil, s.endSilent)
 	s.running.Go(func() {
@@ -166,6 +174,8 @@ var (
 	// ErrLost: the machine is gone. What was running in it has an unknown
 	// outcome; the next Acquire restores the last save into a new one.
 	ErrLost = fault.New(fault.Unavailable, "sandbox_lost", "The sandbox was lost; its files are restored from the last save at its next use.")
+	// ErrEnding: the machine was saved and ended while something ran in it, because its time was not held any longer or a rule forbids it now.
+	ErrEnding = fault.New(fault.Unavailable, "sandbox_ended", "The sandbox was saved and ended while this ran. The files are as they were then.")
 	// ErrDraining: this instance is shutting down.
 	ErrDraining = fault.New(fault.Unavailable, "unavailable", "Ambit is shutting down.").After(5 * time.Second)
 	// ErrNoFiles: the session never had a sandbox, so it has no files.

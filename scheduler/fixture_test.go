@@ -72,6 +72,7 @@ func newWorld(t testing.TB, credit money.Nanos, providers ...models.Provider) *w
 			Kind: prices.Model, Ref: "test/model", EffectiveFrom: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC),
 			Nanos: prices.Prices{prices.InputToken: 100, prices.OutputToken: 1000},
 		},
+		{Kind: prices.Sandbox, Ref: "small", EffectiveFrom: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Nanos: prices.Prices{prices.Second: int64(money.Cent / 10)}},
 		{Kind: prices.Tool, Ref: "builtin/nothing", EffectiveFrom: time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC), Nanos: prices.Prices{prices.Call: 5000}},
 	}})
 	require.NoError(t, err)

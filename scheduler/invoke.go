@@ -273,7 +273,14 @@ func (s *Service) cover(ctx context.Context, tx pgx.Tx, l *journal.Locked) error
 	if l.Limits.MaxCost == nil {
 		return s.gate.Covered(ctx, tx, l.Org)
 	}
-	left := *l.Limits.MaxCost - l.Charged
+	left := *l.Limits.MaxCost
+	if l.LastSeq > 1 { // one that was just made holds nothing; of one that was at rest, a sandbox's time may be held
+		of, err := s.gate.LeftOfCeiling(ctx, tx, l)
+		if err != nil {
+			return err
+		}
+		left = *of
+	}
 	if left <= 0 {
 		return fault.New(fault.Conflict, "state_conflict", fmt.Sprintf("The session has spent %s of its price ceiling of %s. Raise limits.max_cost to go on.", l.Charged.Display(), l.Limits.MaxCost.Display()))
 	}

@@ -15,6 +15,7 @@ import (
 	"ambit.dev/ambit/internal/postgres"
 	"ambit.dev/ambit/internal/principal"
 	"ambit.dev/ambit/journal"
+	"ambit.dev/ambit/sandbox"
 	"ambit.dev/ambit/scheduler/internal/stopdb"
 )
 
@@ -89,12 +90,29 @@ func (s *Service) end(ctx context.Context, tx pgx.Tx, now time.Time, l *journal.
 	if err != nil {
 		return KilledSession{}, err
 	}
+	var ticks []journal.Step
 	for _, step := range open {
+		if step.Kind == journal.KindSandbox {
+			ticks = append(ticks, step)
+			continue
+		}
 		settled, err := s.settleUnknown(ctx, tx, now, l, step, "the session was killed while this was under way")
 		if err != nil {
 			return KilledSession{}, err
 		}
 		out.UnsettledSteps = append(out.UnsettledSteps, step.ID)
+		if settled.Released > 0 {
+			out.HoldsReleased = append(out.HoldsReleased, ReleasedRef{Hold: step.Hold, Nanos: int64(settled.Released), At: now})
+		}
+	}
+	for _, step := range ticks { // what was used of it is known; that nothing is billed after it, the end of this transaction sees to
+		settled, entry, err := sandbox.SettleTick(ctx, tx, s.gate, now, l, step)
+		if err != nil {
+			return KilledSession{}, err
+		}
+		if _, err := l.Append(ctx, now, entry); err != nil {
+			return KilledSession{}, err
+		}
 		if settled.Released > 0 {
 			out.HoldsReleased = append(out.HoldsReleased, ReleasedRef{Hold: step.Hold, Nanos: int64(settled.Released), At: now})
 		}

@@ -155,6 +155,8 @@ func (o *modelOutcome) settle(ctx context.Context, w *work, d *draft) error {
 	return d.append(entries...)
 }
 
+func (o *modelOutcome) stop() *journal.StopReason { return nil }
+
 // failedModel says what a failed attempt means and what of it is charged: what the provider reported, or, when the call may have been
 // worked on and nothing was reported, the counted input and what was streamed.
 func (w *work) failedModel(settled *journal.StepSettled, o *modelOutcome) models.Usage {

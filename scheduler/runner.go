@@ -119,6 +119,8 @@ func (r *Runner) Run(ctx context.Context, org id.Org, session id.Session) error 
 		if w.open, err = journal.OpenSteps(ctx, tx, org, session); err != nil {
 			return err
 		}
+		// A sandbox lives on without a worker, and so does its tick.
+		w.open = slices.DeleteFunc(w.open, func(s journal.Step) bool { return s.Kind == journal.KindSandbox })
 		if w.session, err = journal.Get(ctx, tx, org, session); err != nil {
 			return err
 		}

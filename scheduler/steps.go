@@ -23,6 +23,8 @@ type effect interface {
 // outcome is what is known when an effect has ended. settle drafts how it is settled; it may be asked more than once.
 type outcome interface {
 	settle(ctx context.Context, w *work, d *draft) error
+	// stop says that the session's work ends with this outcome; nil lets it go on.
+	stop() *journal.StopReason
 }
 
 // draft is a unit together with the history as it will be once the unit is committed.
@@ -102,6 +104,7 @@ func (w *work) advance(base context.Context, ended outcome, waited *loop.ModelCa
 			if err := ended.settle(ctx, w, d); err != nil {
 				return err
 			}
+			next.finish = ended.stop()
 		}
 		for next == (following{}) && base.Err() == nil && !w.draining() {
 			decision, err := d.history.Next(loop.Input{

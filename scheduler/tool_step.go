@@ -42,7 +42,7 @@ func (w *work) intendTool(d *draft, use loop.ToolUse) (following, error) {
 	step := id.New[id.Step]()
 	proposal := gate.Proposal{
 		Step: step, Kind: gate.ToolCall, Name: use.Name, Digest: digest, EffectKey: string(step), Within: limit + toolSlack + time.Minute, ToolUseID: use.ID,
-		Action: call.Action, Object: call.Object, Domain: call.Domain, Quantity: toolQuantities(use.Name, call.Sandbox, limit.Milliseconds()),
+		Action: call.Action, Object: call.Object, Domain: call.Domain, Quantity: toolQuantities(use.Name),
 	}
 	decision, err := w.intend(d, proposal, journal.StepIntended{Kind: journal.KindToolCall, Name: use.Name, Attempt: 1, QueuedAt: d.Now})
 	switch {
@@ -153,13 +153,9 @@ func (o *toolOutcome) settle(ctx context.Context, w *work, d *draft) error {
 	case o.result.Unknown:
 		settled.Outcome = journal.Unknown
 	}
-	ran := min(o.ran, o.call.TimeLimit) // waiting for the connection is not the command's time
-	if o.ran > 0 && o.call.Sandbox {
-		settled.Usage.SandboxMillis = max(1, ran.Milliseconds())
-	}
 	var quantity []gate.Priced
 	if settled.Outcome == journal.Succeeded || o.ran > 0 {
-		quantity = toolQuantities(o.use.Name, o.call.Sandbox, settled.Usage.SandboxMillis)
+		quantity = toolQuantities(o.use.Name)
 	}
 	money, err := w.gate.Settle(ctx, d.Unit, *o.decision.Hold, gate.Used{At: o.intendedAt, Quantity: quantity})
 	if err != nil {
@@ -167,7 +163,19 @@ func (o *toolOutcome) settle(ctx context.Context, w *work, d *draft) error {
 	}
 	settled.Cost, settled.Entry, settled.Released = money.Captured, money.Entry, money.Released
 	d.PutSpan(toolSpan(&d.Draft, o, settled, result, d.Now))
+	if o.stop() != nil { // the tool's use stays open: it is called when the session goes on
+		return d.append(journal.Entry{Step: o.step, Payload: settled})
+	}
 	return d.append(journal.Entry{Step: o.step, Payload: result}, journal.Entry{Step: o.step, Payload: settled})
+}
+
+// stop ends the session's work where the sandbox that the tool needs can't be paid. Nothing was run.
+func (o *toolOutcome) stop() *journal.StopReason {
+	var refused *sandbox.RefusedError
+	if o.ran > 0 || !errors.As(o.err, &refused) || refused.Decision.Shortfall == nil {
+		return nil
+	}
+	return outOfFunds(*refused.Decision.Shortfall).finish
 }
 
 // failedTool says in words for the model what went wrong, and what is known of the outcome.
@@ -186,6 +194,9 @@ func (w *work) failedTool(settled *journal.StepSettled, result *journal.AgentToo
 		settled.Outcome = journal.Cancelled
 		settled.Error = &journal.ErrorDetail{Code: "worker_stopped", Message: "The worker was stopped while the tool ran; the command was ended."}
 		text = "Stopped: the platform was restarted while this ran, and the command was ended. What it had done until then is done."
+	case errors.Is(o.err, sandbox.ErrEnding):
+		settled.Outcome = journal.Unknown
+		text = "The sandbox was saved and ended while this ran, because its time could not be held any longer or a rule forbids it now. The files are as they were then. Look at them before you go on."
 	case errors.Is(o.err, sandbox.ErrLost):
 		settled.Outcome = journal.Unknown
 		text = "The sandbox was lost while this ran, and with it what was written since the last save. Whether the command ended is not known. Look at the files before you go on."
@@ -196,16 +207,10 @@ func (w *work) failedTool(settled *journal.StepSettled, result *journal.AgentToo
 	result.Content = journal.Text(text)
 }
 
-func toolQuantities(tool string, inSandbox bool, millis int64) []gate.Priced {
-	q := []gate.Priced{{Kind: prices.Tool, Ref: "builtin/" + tool, Quantities: prices.Quantities{prices.Call: 1}}}
-	if inSandbox {
-		q = append(q, gate.Priced{Kind: prices.Sandbox, Ref: sandboxSize, Quantities: prices.Quantities{prices.Millisecond: millis}})
-	}
-	return q
+// toolQuantities is what a tool's call costs. The time of the sandbox that it runs in is held and settled by itself.
+func toolQuantities(tool string) []gate.Priced {
+	return []gate.Priced{{Kind: prices.Tool, Ref: "builtin/" + tool, Quantities: prices.Quantities{prices.Call: 1}}}
 }
-
-// sandboxSize is the only size of sandbox that there is.
-const sandboxSize = "small"
 
 func toolLabel(o *toolOutcome) string {
 	switch {

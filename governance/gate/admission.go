@@ -16,6 +16,7 @@ const (
 	ModelCall Kind = "model_call"
 	ToolCall  Kind = "tool_call"
 	Exec      Kind = "exec"
+	Sandbox   Kind = "sandbox"
 )
 
 // Digest is the SHA-256 of an effect's arguments in canonical JSON (RFC 8785).

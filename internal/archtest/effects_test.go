@@ -29,6 +29,7 @@ var effects = map[string][]string{
 		"(*" + module + "/sandbox/guest.Client).Exec", "(*" + module + "/sandbox/guest.Client).Run", "(*" + module + "/sandbox/guest.Client).WriteFile",
 		"(*" + module + "/sandbox/guest.Client).WriteBytes", "(*" + module + "/sandbox/guest.Client).Remove", "(*" + module + "/sandbox/guest.Client).Restore",
 		"literal " + module + "/sandbox.Effect",
+		"(*" + module + "/sandbox/internal/sandboxdb.Queries).HoldUntil",
 	},
 	"the outside": {
 		"(*" + module + "/internal/egress.Client).Do",

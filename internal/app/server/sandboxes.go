@@ -40,7 +40,7 @@ func (d *Domains) openSandboxes(client bool) error {
 			Warm: d.Config.WarmSandboxes, Max: d.Config.MaxSandboxes, ControlURL: string(d.Config.NodeURL),
 			NodeToken: hex.EncodeToString(d.Sealer.Derive("sandbox/node_token")), Node: node,
 		},
-		Client: client, DB: d.DB, Nomad: cluster, Blobs: blobs, Signer: d.Identity, Clock: d.Clock, Log: d.Log,
+		Client: client, DB: d.DB, Gate: d.Gate, Nomad: cluster, Blobs: blobs, Signer: d.Identity, Clock: d.Clock, Log: d.Log,
 		Keys: func(context.Context) (jose.JSONWebKeySet, error) { return d.Identity.Keys(), nil },
 	})
 	return err

@@ -38,6 +38,7 @@ type Sandbox struct {
 	EndDetail   string
 	GoneAt      *time.Time
 	GoneProof   json.RawMessage
+	HeldUntil   *time.Time
 }
 
 type SandboxNode struct {

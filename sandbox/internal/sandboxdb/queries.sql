@@ -67,6 +67,16 @@ WHERE org_id = sqlc.arg(org_id) AND session_id = ANY (sqlc.arg(session_ids)::tex
 -- name: SessionsWithMachine :many
 SELECT session_id::text FROM sandboxes WHERE org_id = $1 AND state <> 'ended' ORDER BY session_id;
 
+-- HoldUntil notes for how long the machine's time is held from now on.
+-- name: HoldUntil :execrows
+UPDATE sandboxes SET held_until = now() + make_interval(secs => sqlc.arg(seconds)::float8)
+WHERE org_id = sqlc.arg(org_id) AND id = sqlc.arg(id) AND state <> 'ended';
+
+-- Held says whether the machine's time is held for so long yet, and locks it against another's renewal.
+-- name: Held :one
+SELECT coalesce(held_until > now() + make_interval(secs => sqlc.arg(seconds)::float8), false)::boolean FROM sandboxes
+WHERE org_id = sqlc.arg(org_id) AND id = sqlc.arg(id) AND state <> 'ended' FOR UPDATE;
+
 -- RaiseEpoch lets a session's newer lease take its machine over. No row: a newer one has it.
 -- name: RaiseEpoch :one
 UPDATE sandboxes SET epoch = $3, used_at = now() WHERE org_id = $1 AND id = $2 AND state <> 'ended' AND epoch <= $3
@@ -118,6 +128,12 @@ SELECT * FROM sandboxes WHERE id = $1 AND token_hash = $2;
 
 -- name: ListLive :many
 SELECT * FROM sandboxes WHERE state <> 'ended' ORDER BY used_at, id;
+
+-- ListDue finds machines whose time is not held for so long yet, the most urgent first. Those of sessions that have ended are ended, not held.
+-- name: ListDue :many
+SELECT b.* FROM sandboxes b JOIN sessions s ON s.org_id = b.org_id AND s.id = b.session_id
+WHERE b.state <> 'ended' AND s.status <> 'terminated' AND (b.held_until IS NULL OR b.held_until < now() + make_interval(secs => sqlc.arg(seconds)::float8))
+ORDER BY b.held_until NULLS FIRST LIMIT sqlc.arg(most)::int;
 
 -- name: ListIdle :many
 SELECT * FROM sandboxes

@@ -140,7 +140,7 @@ func (q *Queries) DeleteWarm(ctx context.Context, argID id.Sandbox) (int64, erro
 const endSandbox = `-- name: EndSandbox :one
 UPDATE sandboxes SET state = 'ended', ended_at = now(), end_reason = $1::text, end_detail = $2
 WHERE org_id = $3 AND id = $4 AND state <> 'ended'
-RETURNING org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof
+RETURNING org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof, held_until
 `
 
 type EndSandboxParams struct {
@@ -186,6 +186,7 @@ func (q *Queries) EndSandbox(ctx context.Context, arg EndSandboxParams) (Sandbox
 		&i.EndDetail,
 		&i.GoneAt,
 		&i.GoneProof,
+		&i.HeldUntil,
 	)
 	return i, err
 }
@@ -209,7 +210,7 @@ func (q *Queries) EndWarm(ctx context.Context, arg EndWarmParams) (int64, error)
 }
 
 const findByToken = `-- name: FindByToken :one
-SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof FROM sandboxes WHERE id = $1 AND token_hash = $2
+SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof, held_until FROM sandboxes WHERE id = $1 AND token_hash = $2
 `
 
 type FindByTokenParams struct {
@@ -247,12 +248,13 @@ func (q *Queries) FindByToken(ctx context.Context, arg FindByTokenParams) (Sandb
 		&i.EndDetail,
 		&i.GoneAt,
 		&i.GoneProof,
+		&i.HeldUntil,
 	)
 	return i, err
 }
 
 const findSandbox = `-- name: FindSandbox :one
-SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof FROM sandboxes WHERE id = $1
+SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof, held_until FROM sandboxes WHERE id = $1
 `
 
 func (q *Queries) FindSandbox(ctx context.Context, argID id.Sandbox) (Sandbox, error) {
@@ -285,6 +287,7 @@ func (q *Queries) FindSandbox(ctx context.Context, argID id.Sandbox) (Sandbox, e
 		&i.EndDetail,
 		&i.GoneAt,
 		&i.GoneProof,
+		&i.HeldUntil,
 	)
 	return i, err
 }
@@ -319,7 +322,7 @@ func (q *Queries) GetArchive(ctx context.Context, arg GetArchiveParams) (Workdir
 }
 
 const getSandbox = `-- name: GetSandbox :one
-SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof FROM sandboxes WHERE org_id = $1 AND id = $2
+SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof, held_until FROM sandboxes WHERE org_id = $1 AND id = $2
 `
 
 type GetSandboxParams struct {
@@ -357,8 +360,48 @@ func (q *Queries) GetSandbox(ctx context.Context, arg GetSandboxParams) (Sandbox
 		&i.EndDetail,
 		&i.GoneAt,
 		&i.GoneProof,
+		&i.HeldUntil,
 	)
 	return i, err
+}
+
+const held = `-- name: Held :one
+SELECT coalesce(held_until > now() + make_interval(secs => $1::float8), false)::boolean FROM sandboxes
+WHERE org_id = $2 AND id = $3 AND state <> 'ended' FOR UPDATE
+`
+
+type HeldParams struct {
+	Seconds float64
+	OrgID   id.Org
+	ID      id.Sandbox
+}
+
+// Held says whether the machine's time is held for so long yet, and locks it against another's renewal.
+func (q *Queries) Held(ctx context.Context, arg HeldParams) (bool, error) {
+	row := q.db.QueryRow(ctx, held, arg.Seconds, arg.OrgID, arg.ID)
+	var column_1 bool
+	err := row.Scan(&column_1)
+	return column_1, err
+}
+
+const holdUntil = `-- name: HoldUntil :execrows
+UPDATE sandboxes SET held_until = now() + make_interval(secs => $1::float8)
+WHERE org_id = $2 AND id = $3 AND state <> 'ended'
+`
+
+type HoldUntilParams struct {
+	Seconds float64
+	OrgID   id.Org
+	ID      id.Sandbox
+}
+
+// HoldUntil notes for how long the machine's time is held from now on.
+func (q *Queries) HoldUntil(ctx context.Context, arg HoldUntilParams) (int64, error) {
+	result, err := q.db.Exec(ctx, holdUntil, arg.Seconds, arg.OrgID, arg.ID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const insertArchive = `-- name: InsertArchive :one
@@ -418,7 +461,7 @@ const insertSandbox = `-- name: InsertSandbox :one
 INSERT INTO sandboxes (org_id, id, project_id, session_id, environment, epoch, job_id, alloc_id, node_id, address, driver, accelerator,
   token_hash, created_at)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
-RETURNING org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof
+RETURNING org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof, held_until
 `
 
 type InsertSandboxParams struct {
@@ -484,6 +527,7 @@ func (q *Queries) InsertSandbox(ctx context.Context, arg InsertSandboxParams) (S
 		&i.EndDetail,
 		&i.GoneAt,
 		&i.GoneProof,
+		&i.HeldUntil,
 	)
 	return i, err
 }
@@ -580,7 +624,7 @@ func (q *Queries) ListArchives(ctx context.Context, arg ListArchivesParams) ([]W
 }
 
 const listAtRest = `-- name: ListAtRest :many
-SELECT b.org_id, b.id, b.project_id, b.session_id, b.environment, b.state, b.epoch, b.job_id, b.alloc_id, b.node_id, b.address, b.driver, b.accelerator, b.token_hash, b.created_at, b.claimed_at, b.started_at, b.heartbeat_at, b.used_at, b.restored_seq, b.last_saved_at, b.ended_at, b.end_reason, b.end_detail, b.gone_at, b.gone_proof FROM sandboxes b JOIN sessions s ON s.org_id = b.org_id AND s.id = b.session_id
+SELECT b.org_id, b.id, b.project_id, b.session_id, b.environment, b.state, b.epoch, b.job_id, b.alloc_id, b.node_id, b.address, b.driver, b.accelerator, b.token_hash, b.created_at, b.claimed_at, b.started_at, b.heartbeat_at, b.used_at, b.restored_seq, b.last_saved_at, b.ended_at, b.end_reason, b.end_detail, b.gone_at, b.gone_proof, b.held_until FROM sandboxes b JOIN sessions s ON s.org_id = b.org_id AND s.id = b.session_id
 WHERE b.state IN ('running', 'paused') AND s.status NOT IN ('running', 'rescheduling')
 ORDER BY b.used_at, b.id LIMIT $1::int
 `
@@ -622,6 +666,67 @@ func (q *Queries) ListAtRest(ctx context.Context, most int32) ([]Sandbox, error)
 			&i.EndDetail,
 			&i.GoneAt,
 			&i.GoneProof,
+			&i.HeldUntil,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listDue = `-- name: ListDue :many
+SELECT b.org_id, b.id, b.project_id, b.session_id, b.environment, b.state, b.epoch, b.job_id, b.alloc_id, b.node_id, b.address, b.driver, b.accelerator, b.token_hash, b.created_at, b.claimed_at, b.started_at, b.heartbeat_at, b.used_at, b.restored_seq, b.last_saved_at, b.ended_at, b.end_reason, b.end_detail, b.gone_at, b.gone_proof, b.held_until FROM sandboxes b JOIN sessions s ON s.org_id = b.org_id AND s.id = b.session_id
+WHERE b.state <> 'ended' AND s.status <> 'terminated' AND (b.held_until IS NULL OR b.held_until < now() + make_interval(secs => $1::float8))
+ORDER BY b.held_until NULLS FIRST LIMIT $2::int
+`
+
+type ListDueParams struct {
+	Seconds float64
+	Most    int32
+}
+
+// ListDue finds machines whose time is not held for so long yet, the most urgent first. Those of sessions that have ended are ended, not held.
+func (q *Queries) ListDue(ctx context.Context, arg ListDueParams) ([]Sandbox, error) {
+	rows, err := q.db.Query(ctx, listDue, arg.Seconds, arg.Most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Sandbox
+	for rows.Next() {
+		var i Sandbox
+		if err := rows.Scan(
+			&i.OrgID,
+			&i.ID,
+			&i.ProjectID,
+			&i.SessionID,
+			&i.Environment,
+			&i.State,
+			&i.Epoch,
+			&i.JobID,
+			&i.AllocID,
+			&i.NodeID,
+			&i.Address,
+			&i.Driver,
+			&i.Accelerator,
+			&i.TokenHash,
+			&i.CreatedAt,
+			&i.ClaimedAt,
+			&i.StartedAt,
+			&i.HeartbeatAt,
+			&i.UsedAt,
+			&i.RestoredSeq,
+			&i.LastSavedAt,
+			&i.EndedAt,
+			&i.EndReason,
+			&i.EndDetail,
+			&i.GoneAt,
+			&i.GoneProof,
+			&i.HeldUntil,
 		); err != nil {
 			return nil, err
 		}
@@ -634,7 +739,7 @@ func (q *Queries) ListAtRest(ctx context.Context, most int32) ([]Sandbox, error)
 }
 
 const listIdle = `-- name: ListIdle :many
-SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof FROM sandboxes
+SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof, held_until FROM sandboxes
 WHERE state IN ('running', 'paused') AND used_at < now() - make_interval(secs => $1::float8)
 ORDER BY used_at, id LIMIT $2::int
 `
@@ -680,6 +785,7 @@ func (q *Queries) ListIdle(ctx context.Context, arg ListIdleParams) ([]Sandbox, 
 			&i.EndDetail,
 			&i.GoneAt,
 			&i.GoneProof,
+			&i.HeldUntil,
 		); err != nil {
 			return nil, err
 		}
@@ -692,7 +798,7 @@ func (q *Queries) ListIdle(ctx context.Context, arg ListIdleParams) ([]Sandbox, 
 }
 
 const listLive = `-- name: ListLive :many
-SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof FROM sandboxes WHERE state <> 'ended' ORDER BY used_at, id
+SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof, held_until FROM sandboxes WHERE state <> 'ended' ORDER BY used_at, id
 `
 
 func (q *Queries) ListLive(ctx context.Context) ([]Sandbox, error) {
@@ -731,6 +837,7 @@ func (q *Queries) ListLive(ctx context.Context) ([]Sandbox, error) {
 			&i.EndDetail,
 			&i.GoneAt,
 			&i.GoneProof,
+			&i.HeldUntil,
 		); err != nil {
 			return nil, err
 		}
@@ -781,7 +888,7 @@ func (q *Queries) ListNodes(ctx context.Context) ([]SandboxNode, error) {
 }
 
 const listOfTerminated = `-- name: ListOfTerminated :many
-SELECT b.org_id, b.id, b.project_id, b.session_id, b.environment, b.state, b.epoch, b.job_id, b.alloc_id, b.node_id, b.address, b.driver, b.accelerator, b.token_hash, b.created_at, b.claimed_at, b.started_at, b.heartbeat_at, b.used_at, b.restored_seq, b.last_saved_at, b.ended_at, b.end_reason, b.end_detail, b.gone_at, b.gone_proof FROM sandboxes b JOIN sessions s ON s.org_id = b.org_id AND s.id = b.session_id
+SELECT b.org_id, b.id, b.project_id, b.session_id, b.environment, b.state, b.epoch, b.job_id, b.alloc_id, b.node_id, b.address, b.driver, b.accelerator, b.token_hash, b.created_at, b.claimed_at, b.started_at, b.heartbeat_at, b.used_at, b.restored_seq, b.last_saved_at, b.ended_at, b.end_reason, b.end_detail, b.gone_at, b.gone_proof, b.held_until FROM sandboxes b JOIN sessions s ON s.org_id = b.org_id AND s.id = b.session_id
 WHERE b.state <> 'ended' AND s.status = 'terminated' AND s.updated_at < now() - interval '1 minute'
 ORDER BY b.id LIMIT 100
 `
@@ -823,6 +930,7 @@ func (q *Queries) ListOfTerminated(ctx context.Context) ([]Sandbox, error) {
 			&i.EndDetail,
 			&i.GoneAt,
 			&i.GoneProof,
+			&i.HeldUntil,
 		); err != nil {
 			return nil, err
 		}
@@ -835,7 +943,7 @@ func (q *Queries) ListOfTerminated(ctx context.Context) ([]Sandbox, error) {
 }
 
 const listSessionSandboxes = `-- name: ListSessionSandboxes :many
-SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof FROM sandboxes WHERE org_id = $1 AND session_id = $2 ORDER BY claimed_at DESC, id DESC LIMIT $3
+SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof, held_until FROM sandboxes WHERE org_id = $1 AND session_id = $2 ORDER BY claimed_at DESC, id DESC LIMIT $3
 `
 
 type ListSessionSandboxesParams struct {
@@ -880,6 +988,7 @@ func (q *Queries) ListSessionSandboxes(ctx context.Context, arg ListSessionSandb
 			&i.EndDetail,
 			&i.GoneAt,
 			&i.GoneProof,
+			&i.HeldUntil,
 		); err != nil {
 			return nil, err
 		}
@@ -932,7 +1041,7 @@ func (q *Queries) ListWarm(ctx context.Context) ([]WarmSandbox, error) {
 }
 
 const liveSandbox = `-- name: LiveSandbox :one
-SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof FROM sandboxes WHERE org_id = $1 AND session_id = $2 AND state <> 'ended'
+SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof, held_until FROM sandboxes WHERE org_id = $1 AND session_id = $2 AND state <> 'ended'
 `
 
 type LiveSandboxParams struct {
@@ -970,6 +1079,7 @@ func (q *Queries) LiveSandbox(ctx context.Context, arg LiveSandboxParams) (Sandb
 		&i.EndDetail,
 		&i.GoneAt,
 		&i.GoneProof,
+		&i.HeldUntil,
 	)
 	return i, err
 }
@@ -1021,7 +1131,7 @@ func (q *Queries) LiveSandboxes(ctx context.Context, arg LiveSandboxesParams) ([
 }
 
 const lockLive = `-- name: LockLive :one
-SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof FROM sandboxes WHERE org_id = $1 AND id = $2 AND state <> 'ended' FOR UPDATE
+SELECT org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof, held_until FROM sandboxes WHERE org_id = $1 AND id = $2 AND state <> 'ended' FOR UPDATE
 `
 
 type LockLiveParams struct {
@@ -1059,6 +1169,7 @@ func (q *Queries) LockLive(ctx context.Context, arg LockLiveParams) (Sandbox, er
 		&i.EndDetail,
 		&i.GoneAt,
 		&i.GoneProof,
+		&i.HeldUntil,
 	)
 	return i, err
 }
@@ -1174,7 +1285,7 @@ func (q *Queries) MarkSaved(ctx context.Context, arg MarkSavedParams) error {
 
 const raiseEpoch = `-- name: RaiseEpoch :one
 UPDATE sandboxes SET epoch = $3, used_at = now() WHERE org_id = $1 AND id = $2 AND state <> 'ended' AND epoch <= $3
-RETURNING org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof
+RETURNING org_id, id, project_id, session_id, environment, state, epoch, job_id, alloc_id, node_id, address, driver, accelerator, token_hash, created_at, claimed_at, started_at, heartbeat_at, used_at, restored_seq, last_saved_at, ended_at, end_reason, end_detail, gone_at, gone_proof, held_until
 `
 
 type RaiseEpochParams struct {
@@ -1214,6 +1325,7 @@ func (q *Queries) RaiseEpoch(ctx context.Context, arg RaiseEpochParams) (Sandbox
 		&i.EndDetail,
 		&i.GoneAt,
 		&i.GoneProof,
+		&i.HeldUntil,
 	)
 	return i, err
 }

@@ -26,3 +26,7 @@ SELECT * FROM bound_breaches ORDER BY model;
 
 -- name: MendBound :execrows
 DELETE FROM bound_breaches WHERE model = $1;
+
+-- name: LockRules :exec
+-- A change of the rules and an admission under the old ones can't both be under way.
+SELECT 1 FROM policy_versions WHERE org_id = @org_id FOR SHARE;

@@ -7,6 +7,8 @@ package gatedb
 
 import (
 	"context"
+
+	"ambit.dev/ambit/internal/id"
 )
 
 const boundBreaches = `-- name: BoundBreaches :many
@@ -36,6 +38,16 @@ func (q *Queries) BoundBreaches(ctx context.Context) ([]BoundBreach, error) {
 		return nil, err
 	}
 	return items, nil
+}
+
+const lockRules = `-- name: LockRules :exec
+SELECT 1 FROM policy_versions WHERE org_id = $1 FOR SHARE
+`
+
+// A change of the rules and an admission under the old ones can't both be under way.
+func (q *Queries) LockRules(ctx context.Context, orgID id.Org) error {
+	_, err := q.db.Exec(ctx, lockRules, orgID)
+	return err
 }
 
 const mendBound = `-- name: MendBound :execrows
