@@ -395,6 +395,7 @@ func TestATickWhoseProcessDiedIsUnsettledAndThenSettledByWhatWasHeard(t *testing
 	// And a clock that jumps back charges nothing.
 	s.pass(-2*time.Hour, true)
 	require.NoError(t, s.service.Meter(t.Context()))
+	require.False(t, s.ticks()[2].Open)
 	require.Zero(t, s.ticks()[2].Cost)
 	s.in(func(tx pgx.Tx) error {
 		accounts, err := billing.AccountBalances(t.Context(), tx, s.org)

@@ -73,8 +73,12 @@ func heldFor(ctx context.Context, tx pgx.Tx, org id.Org, s id.Session) (money.Na
 		return 0, err
 	}
 	var held money.Nanos
+	open := map[id.Hold]bool{}
 	for _, one := range holds {
-		if one.Parent == "" { // what is carved from a ceiling's hold is part of it
+		open[one.ID] = true
+	}
+	for _, one := range holds {
+		if one.Parent == "" || !open[one.Parent] { // what is carved from a ceiling that is held is part of it; a sandbox's tick outlives it
 			held += one.Amount - one.Captured - one.Released
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"slices"
 	"strings"
+	"time"
 
 	"ambit.dev/ambit/console/ui"
 	"ambit.dev/ambit/internal/money"
@@ -21,6 +22,8 @@ type Projection struct {
 	byUse   map[string]*Entry
 	// saved is the last checkpoint's event: a save for the sandbox's end is told there.
 	saved int64
+	// time is the entry of the present sandbox's time; nil before its first tick.
+	time *Entry
 	// wanted are tool calls that the model asked for and that were not begun yet, in order.
 	wanted []want
 }
@@ -242,6 +245,9 @@ func (p *Projection) intended(ev journal.Event) (*Entry, error) {
 	if err != nil {
 		return nil, err
 	}
+	if m.Kind == journal.KindSandbox {
+		return nil, nil // it is shown once it has passed
+	}
 	var e *Entry
 	if m.Kind == journal.KindModelCall {
 		e = p.add(ev, Model)
@@ -251,10 +257,6 @@ func (p *Projection) intended(ev journal.Event) (*Entry, error) {
 		p.bySteps[e.Step] = e
 	}
 	e.Name, e.Open, e.Outcome, e.Attempt, e.intendedAt = m.Name, true, "", m.Attempt, ev.CreatedAt
-	if m.Kind == journal.KindSandbox {
-		e.Icon = "sandbox"
-		e.Name = firstText(m.Name, "Sandbox")
-	}
 	if m.Hold != nil {
 		held := m.Hold.Amount
 		e.Held = &held
@@ -266,6 +268,9 @@ func (p *Projection) settled(ev journal.Event) (*Entry, error) {
 	m, err := journal.Decode[journal.StepSettled](ev)
 	if err != nil {
 		return nil, err
+	}
+	if m.Kind == journal.KindSandbox {
+		return p.ticked(ev, m), nil
 	}
 	e := p.bySteps[string(ev.Step)]
 	if e == nil { // its beginning is before this window
@@ -285,6 +290,22 @@ func (p *Projection) settled(ev journal.Event) (*Entry, error) {
 		e.Problem = m.Error.Message
 	}
 	return e, nil
+}
+
+// ticked adds a tick to the time of the sandbox that is shown already: a line a minute would bury what the agent did.
+func (p *Projection) ticked(ev journal.Event, m journal.StepSettled) *Entry {
+	if p.time == nil {
+		p.time = p.add(ev, Tool)
+		p.time.Icon, p.time.Name, p.time.Outcome = "sandbox", "Time in the sandbox", m.Outcome
+	}
+	e, cost := p.time, m.Cost
+	if e.Cost != nil {
+		cost += *e.Cost
+	}
+	e.Cost = &cost
+	e.Usage.Add(m.Usage)
+	e.Took = time.Duration(e.Usage.SandboxMillis) * time.Millisecond
+	return e
 }
 
 func (p *Projection) session(ev journal.Event) (*Entry, error) {
@@ -324,6 +345,7 @@ func (p *Projection) session(ev journal.Event) (*Entry, error) {
 		if m.Restored != "" {
 			text += ", working directory restored"
 		}
+		p.time = nil
 		return p.noted(ev, err, "sandbox", "Sandbox started", text)
 	case "sandbox.ended":
 		m, err := journal.Decode[journal.SandboxEnded](ev)

@@ -11,6 +11,7 @@ import (
 	"pgregory.net/rapid"
 
 	"ambit.dev/ambit/internal/id"
+	"ambit.dev/ambit/internal/money"
 	"ambit.dev/ambit/journal"
 )
 
@@ -169,4 +170,32 @@ func drawn(t testing.TB, e *Entry) string {
 	var out bytes.Buffer
 	require.NoError(t, Item(e, Options{StepHref: func(s string) string { return "?step=" + s }}).Render(t.Context(), &out))
 	return out.String()
+}
+
+func TestTheTimeOfASandboxIsOneEntryThatGrows(t *testing.T) {
+	tick := func(step id.Step, millis int64, cost money.Nanos) []record {
+		return []record{
+			{step, journal.GateDecided{Decision: journal.Admitted, Kind: journal.KindSandbox, Name: "sandbox"}},
+			{step, journal.StepIntended{Kind: journal.KindSandbox, Name: "sandbox", HeldMillis: 60_000}},
+			{step, journal.StepSettled{Kind: journal.KindSandbox, Name: "sandbox", Outcome: journal.Succeeded, Usage: journal.Usage{SandboxMillis: millis}, Cost: cost}},
+		}
+	}
+	started := record{"", journal.SandboxStarted{Sandbox: "sbx_1", Driver: "qemu/tcg", Node: "n"}}
+	lines := append([]record{started}, tick("stp_1", 45_000, 450_000)...)
+	lines = append(lines, tick("stp_2", 15_000, 150_000)...)
+	lines = append(lines, record{"", journal.SandboxEnded{Sandbox: "sbx_1", Reason: "budget_reached", SavedSHA256: "aa"}}, started)
+	lines = append(lines, tick("stp_3", 1000, 10_000)[:2]...)
+	p := Of(journalOf(t, lines...), "")
+	var of []*Entry
+	for _, e := range p.Entries {
+		if e.Kind == Tool {
+			of = append(of, e)
+		}
+	}
+	require.Len(t, of, 1, "a tick that is under way is not shown")
+	require.Equal(t, money.Nanos(600_000), *of[0].Cost)
+	require.Equal(t, time.Minute, of[0].Took)
+	require.Nil(t, p.UnderWay())
+	p = Of(journalOf(t, append(lines, tick("stp_3", 1000, 10_000)[2:]...)...), "")
+	require.Equal(t, money.Nanos(10_000), *p.Entries[len(p.Entries)-1].Cost, "another sandbox has an entry of its own")
 }

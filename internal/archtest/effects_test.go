@@ -46,7 +46,7 @@ var elsewhere = map[string]string{
 	"connectors.Run":  "it is itself such a use: its callers are looked at, and a workspace of a sandbox exists only under an admission",
 
 	"sandbox.(*Effect).*":                  "an Effect is made by Begin alone, which consumes the admission",
-	"sandbox.(*Service).*":                 "the platform's own upkeep of sandboxes: claims, saves, ends",
+	"sandbox.(*Service).restore":           "into a machine whose time was admitted a moment before",
 	"sandbox/bridge.*":                     "the connection itself: what is said over it carries a token with the effect's key and epoch",
 	"sandbox/node.*":                       "a node has neither agents nor a gate; what reaches a guest carries a token that the gate's holder signed",
 	"sandbox/qemu.*":                       "the machine's own monitor and channel, on unix sockets",

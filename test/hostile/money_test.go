@@ -94,11 +94,16 @@ func (s *stage) money() []attack {
 		},
 		{
 			kind: kind, name: "a command's time that its ceiling does not cover", machine: true,
-			may: may{tools: []string{"bash"}, limits: map[string]any{"max_cost": dollars(cent)}},
-			says: func(*scene) []provider.Turn {
-				return atOnceTurn(provider.Call{Name: "bash", Arguments: arguments("command", "true", "timeout_seconds", 3600)})
+			may:  may{tools: []string{"bash"}, limits: map[string]any{"max_cost": dollars(minutePrice - 1)}},
+			says: func(*scene) []provider.Turn { return atOnceTurn(bash("date > began; sleep 3600")) },
+			forbidden: func(x *scene) string {
+				if x.number(x.t, `SELECT count(*) FROM sandboxes WHERE session_id = $1`, x.session) > 0 {
+					return "a sandbox was claimed"
+				}
+				return most(0)(x)
 			},
-			forbidden: began, why: denied(1, "hold: "), twin: func(*scene) []provider.Turn { return oneByOne(bash("echo done > done")) },
+			why: denied(1, "hold: "), twinMay: &may{tools: []string{"bash"}, limits: map[string]any{"max_cost": dollars(2 * minutePrice)}},
+			twin: func(*scene) []provider.Turn { return oneByOne(bash("echo done > done")) },
 			done: func(x *scene) string {
 				if x.content("done") == "done\n" {
 					return ""

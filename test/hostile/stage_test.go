@@ -28,6 +28,7 @@ import (
 const (
 	requestPrice = 10_000_000
 	cent         = 10_000_000
+	minutePrice  = 6 * cent // of a sandbox
 )
 
 // outside is a server that is no part of Ambit and keeps a log of its own. It listens on several of this machine's loopback addresses, so that
@@ -126,6 +127,7 @@ func newStage(t *testing.T) *stage {
 	s := &stage{provider: provider.New(t), open: newOutside(t), shut: newOutside(t), machines: make(chan struct{}, 2)}
 	s.instance = instance.Start(t, append(s.provider.Environment(t,
 		fmt.Sprintf(`{"kind":"tool","ref":"builtin/http_request","effective_from":"2026-01-01T00:00:00Z","nanos":{"call":%d}}`, requestPrice),
+		fmt.Sprintf(`{"kind":"sandbox","ref":"small","effective_from":"2026-01-01T00:00:00Z","nanos":{"second":%d}}`, minutePrice/60),
 		`{"kind":"tool","ref":"builtin/edit_file","effective_from":"2126-01-01T00:00:00Z","nanos":{"call":1000}}`,
 	), "AMBIT_EGRESS_ALLOW_LOOPBACK=true")...)
 	var err error
