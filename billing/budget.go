@@ -186,6 +186,9 @@ func CreateBudget(ctx context.Context, tx pgx.Tx, now time.Time, org id.Org, in 
 	if err := q.OpenBudget(ctx, billingdb.OpenBudgetParams{OrgID: string(org), ID: string(budget)}); err != nil {
 		return Budget{}, fmt.Errorf("open a budget: %w", err)
 	}
+	if err := noteReached(ctx, q, org, budget); err != nil {
+		return Budget{}, err
+	}
 	return GetBudget(ctx, tx, org, budget)
 }
 
@@ -197,9 +200,13 @@ type ChangeBudget struct {
 	Alerts *[]int32
 }
 
-// UpdateBudget changes a budget, from the commit on. ifVersion above zero must be the budget's version.
+// UpdateBudget changes a budget, from the commit on. A threshold that is reached by it is told at once, and once. ifVersion above zero must be
+// the budget's version.
 func UpdateBudget(ctx context.Context, tx pgx.Tx, now time.Time, org id.Org, budget id.Budget, change ChangeBudget, ifVersion int64) (Budget, error) {
 	q := billingdb.New(tx)
+	if err := q.LockAccounts(ctx, org); err != nil { // before the budget, as everywhere
+		return Budget{}, fmt.Errorf("lock the accounts: %w", err)
+	}
 	row, err := q.LockBudget(ctx, billingdb.LockBudgetParams{OrgID: org, ID: string(budget)})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return Budget{}, fault.NotFound()
@@ -232,7 +239,18 @@ func UpdateBudget(ctx context.Context, tx pgx.Tx, now time.Time, org id.Org, bud
 	if err != nil || n != 1 {
 		return Budget{}, fmt.Errorf("change budget %s (%d rows): %w", budget, n, err)
 	}
+	if err := noteReached(ctx, q, org, budget); err != nil {
+		return Budget{}, err
+	}
 	return GetBudget(ctx, tx, org, budget)
+}
+
+// noteReached notes what is reached by what was spent before; the watch tells it. The accounts are locked.
+func noteReached(ctx context.Context, q *billingdb.Queries, org id.Org, budget id.Budget) error {
+	if err := q.NoteReached(ctx, billingdb.NoteReachedParams{OrgID: org, ID: string(budget)}); err != nil {
+		return fmt.Errorf("note which thresholds of budget %s are reached: %w", budget, err)
+	}
+	return nil
 }
 
 // ArchiveBudget ends a budget: it binds and counts no more, and stays in the ledger's history.

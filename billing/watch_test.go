@@ -185,6 +185,73 @@ func TestEachThresholdIsToldOnceToEachWhoAnswersForMoney(t *testing.T) {
 	})
 }
 
+func TestALimitThatIsLoweredBelowAThresholdTellsAtOnceAndOnce(t *testing.T) {
+	h := newHouse(t)
+	b := h.budget(billing.NewBudget{Name: "Monthly", Scope: billing.Scope{Type: "organization"}, Limit: 10 * money.Dollar, Period: "month", Action: billing.Block, Alerts: []int32{50, 100}})
+	s := h.session("", h.user())
+	h.spend(s, "model_call", "m", 4*money.Dollar, time.Now())
+	change := func(c billing.ChangeBudget) {
+		h.in(func(tx pgx.Tx) error {
+			_, err := billing.UpdateBudget(t.Context(), tx, time.Now(), h.org, b.ID, c, 0)
+			return err
+		})
+		for range 2 {
+			require.NoError(t, h.watch().RunOnce(t.Context()))
+		}
+	}
+	told := func() int { return h.count("outgoing_mail WHERE kind = 'budget_threshold'") }
+	limit := func(n money.Nanos) billing.ChangeBudget { return billing.ChangeBudget{Limit: &n} }
+	change(limit(9 * money.Dollar))
+	require.Zero(t, told(), "44% are none of them")
+	change(limit(8 * money.Dollar))
+	require.Equal(t, 1, told(), "50%, though nothing was spent since")
+	change(limit(4 * money.Dollar))
+	require.Equal(t, 2, told(), "100%")
+	change(limit(100 * money.Dollar))
+	change(limit(money.Dollar))
+	require.Equal(t, 2, told(), "each once a period")
+	more := []int32{50, 100, 300}
+	change(billing.ChangeBudget{Alerts: &more})
+	require.Equal(t, 3, told(), "a threshold that is new and was reached before")
+
+	h.budget(billing.NewBudget{Name: "Made late", Scope: billing.Scope{Type: "organization"}, Limit: 5 * money.Dollar, Period: "month", Action: billing.Warn, Alerts: []int32{80, 90}})
+	require.NoError(t, h.watch().RunOnce(t.Context()))
+	require.Equal(t, 4, told(), "a budget that begins beyond a threshold")
+	zero := money.Nanos(0)
+	fresh := h.budget(billing.NewBudget{Name: "Nothing", Scope: billing.Scope{Type: "session", ID: string(h.session("", h.user()))}, Limit: money.Dollar, Period: "total", Action: billing.Block, Alerts: []int32{50}})
+	b = fresh
+	change(billing.ChangeBudget{Limit: &zero})
+	require.Equal(t, 4, told(), "of nothing spent there is nothing to tell")
+}
+
+// TestALimitLoweredUnderACaptureMissesNoThreshold: neither sees what the other has not committed, so the one waits for the other.
+func TestALimitLoweredUnderACaptureMissesNoThreshold(t *testing.T) {
+	h := newHouse(t)
+	b := h.budget(billing.NewBudget{Name: "Monthly", Scope: billing.Scope{Type: "organization"}, Limit: 10 * money.Dollar, Period: "month", Action: billing.Block, Alerts: []int32{50}})
+	s := h.session("", h.user())
+	lowered := make(chan error, 1)
+	h.in(func(tx pgx.Tx) error {
+		hold, _, err := billing.Place(t.Context(), tx, time.Now(), h.org, billing.HoldRequest{Session: s, Amount: 4 * money.Dollar, Expires: time.Now().Add(time.Minute)})
+		if err != nil {
+			return err
+		}
+		if _, err := billing.Settle(t.Context(), tx, time.Now(), h.org, hold, 4*money.Dollar); err != nil {
+			return err
+		}
+		go func() {
+			lowered <- h.db.InTx(t.Context(), h.org, func(tx pgx.Tx) error {
+				limit := 5 * money.Dollar
+				_, err := billing.UpdateBudget(t.Context(), tx, time.Now(), h.org, b.ID, billing.ChangeBudget{Limit: &limit}, 0)
+				return err
+			})
+		}()
+		require.Eventually(t, func() bool { return h.count("pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") > 0 }, 10*time.Second, 10*time.Millisecond, "it does not wait")
+		return nil
+	})
+	require.NoError(t, <-lowered)
+	require.Equal(t, 1, h.count("budget_alerts"))
+}
+
 func TestTheMailSaysWhichBudgetAndWhatFollows(t *testing.T) {
 	h := newHouse(t)
 	b := h.budget(billing.NewBudget{Name: "Night shift", Scope: billing.Scope{Type: "project", ID: string(h.account.Project.ID)}, Limit: 10 * money.Dollar, Period: "week", Action: billing.Block, Alerts: []int32{80}})

@@ -137,6 +137,17 @@ SELECT a.budget_id, a.starts_at::text AS starts_text, greatest(a.starts_at, '000
 FROM budget_alerts a JOIN budgets b ON b.org_id = a.org_id AND b.id = a.budget_id JOIN organizations o ON o.id = a.org_id
 WHERE a.org_id = @org_id AND a.sent_at IS NULL ORDER BY a.reached_at, a.percent LIMIT @row_limit FOR NO KEY UPDATE OF a SKIP LOCKED;
 
+-- name: NoteReached :exec
+-- The thresholds of a budget that what was spent in the present period has reached already, for a limit or thresholds that are new. The
+-- accounts are locked, so that a capture came before and counts here, or comes after and sees what is new.
+INSERT INTO budget_alerts (org_id, budget_id, starts_at, percent, spent_nanos, limit_nanos)
+SELECT b.org_id, b.id, p.starts_at, t.percent, p.spent_nanos, b.limit_nanos
+FROM budgets b JOIN organizations o ON o.id = b.org_id
+  JOIN budget_periods p ON p.org_id = b.org_id AND p.budget_id = b.id AND p.starts_at = budget_period_start(b.period, o.time_zone, clock_timestamp()),
+  LATERAL unnest(b.alerts) t (percent)
+WHERE b.org_id = @org_id AND b.id = @id AND b.archived_at IS NULL AND p.spent_nanos > 0 AND p.spent_nanos::numeric * 100 >= b.limit_nanos::numeric * t.percent
+ON CONFLICT DO NOTHING;
+
 -- name: AlertSent :execrows
 UPDATE budget_alerts SET sent_at = @now WHERE org_id = @org_id AND budget_id = @budget_id AND starts_at = (sqlc.arg(starts_text)::text)::timestamptz AND percent = @percent;
 

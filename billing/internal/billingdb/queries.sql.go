@@ -1190,6 +1190,28 @@ func (q *Queries) Names(ctx context.Context, arg NamesParams) ([]NamesRow, error
 	return items, nil
 }
 
+const noteReached = `-- name: NoteReached :exec
+INSERT INTO budget_alerts (org_id, budget_id, starts_at, percent, spent_nanos, limit_nanos)
+SELECT b.org_id, b.id, p.starts_at, t.percent, p.spent_nanos, b.limit_nanos
+FROM budgets b JOIN organizations o ON o.id = b.org_id
+  JOIN budget_periods p ON p.org_id = b.org_id AND p.budget_id = b.id AND p.starts_at = budget_period_start(b.period, o.time_zone, clock_timestamp()),
+  LATERAL unnest(b.alerts) t (percent)
+WHERE b.org_id = $1 AND b.id = $2 AND b.archived_at IS NULL AND p.spent_nanos > 0 AND p.spent_nanos::numeric * 100 >= b.limit_nanos::numeric * t.percent
+ON CONFLICT DO NOTHING
+`
+
+type NoteReachedParams struct {
+	OrgID id.Org
+	ID    string
+}
+
+// The thresholds of a budget that what was spent in the present period has reached already, for a limit or thresholds that are new. The
+// accounts are locked, so that a capture came before and counts here, or comes after and sees what is new.
+func (q *Queries) NoteReached(ctx context.Context, arg NoteReachedParams) error {
+	_, err := q.db.Exec(ctx, noteReached, arg.OrgID, arg.ID)
+	return err
+}
+
 const openBudget = `-- name: OpenBudget :exec
 SELECT budget_open($1::text, $2::text)
 `
