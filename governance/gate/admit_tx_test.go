@@ -69,7 +69,7 @@ func TestAChangeOfTheRulesWaitsForAnAdmissionUnderTheOldOnes(t *testing.T) {
 		require.Eventually(t, func() bool {
 			waits := 0
 			require.NoError(t, s.db.InTx(ctx, s.org, func(tx pgx.Tx) error {
-				return tx.QueryRow(ctx, "SELECT count(*) FROM pg_locks WHERE NOT granted").Scan(&waits)
+				return tx.QueryRow(ctx, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").Scan(&waits)
 			}))
 			return waits > 0
 		}, 10*time.Second, 10*time.Millisecond, "the change does not pass it by")

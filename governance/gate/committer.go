@@ -209,6 +209,9 @@ func (c *Committer) finish(m *commit, row gatedb.CommitUnitsRow) {
 		if m.unit.admission != nil {
 			m.unit.admission.arm()
 		}
+		if m.unit.committed != nil {
+			m.unit.committed()
+		}
 		m.unit.Written(c.db.Announce)
 		failpoint.Hit(failpoint.Announced)
 	case "moved":

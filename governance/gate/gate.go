@@ -19,6 +19,7 @@ import (
 	"ambit.dev/ambit/internal/fault"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/money"
+	"ambit.dev/ambit/internal/postgres"
 	"ambit.dev/ambit/journal"
 )
 
@@ -168,7 +169,7 @@ func (g *Gate) SettleTx(ctx context.Context, tx pgx.Tx, now time.Time, session *
 	if err != nil {
 		return billing.Settled{}, err
 	}
-	g.reportExcess(ctx, session.Org, session.ID, hold, settled)
+	postgres.AfterCommit(tx, func() { g.reportExcess(ctx, session.Org, session.ID, hold, settled) })
 	return settled, nil
 }
 

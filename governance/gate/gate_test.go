@@ -2,6 +2,8 @@ package gate_test
 
 import (
 	"context"
+	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -276,4 +278,37 @@ func TestAModelThatUsedMoreThanItsBoundIsRefusedUntilThatIsMended(t *testing.T) 
 		return gate.MendBound(t.Context(), tx, "test/model")
 	}))
 	require.Equal(t, journal.Admitted, s.admit(proposal()).Outcome)
+}
+
+func TestALossIsToldOnceItIsCommitted(t *testing.T) {
+	s := newScene(t, money.Dollar)
+	var told strings.Builder
+	g := gate.New(s.gate.Prices(), s.cache, s.clock, slog.New(slog.NewTextHandler(&told, nil)))
+	much := gate.Used{At: s.clock.Now(), Quantity: []gate.Priced{{Kind: prices.Model, Ref: "test/model", Quantities: prices.Quantities{prices.InputToken: 5000}}}}
+	d := s.admit(proposal())
+	for range 3 { // drafts that others were faster than
+		_, err := g.Settle(t.Context(), s.unit(nil), *d.Hold, much)
+		require.NoError(t, err)
+	}
+	require.Empty(t, told.String())
+	u := s.unit(nil)
+	_, err := g.Settle(t.Context(), u, *d.Hold, much)
+	require.NoError(t, err)
+	require.NoError(t, s.commits.Commit(t.Context(), u))
+	require.Equal(t, 1, strings.Count(told.String(), "excess_nanos=300000"))
+
+	require.NoError(t, s.db.InPlatformTx(t.Context(), func(tx pgx.Tx) error { return gate.MendBound(t.Context(), tx, "test/model") }))
+	d = s.admit(proposal())
+	told.Reset()
+	require.ErrorIs(t, s.in(func(ctx context.Context, tx pgx.Tx, l *journal.Locked) error {
+		_, err := g.SettleTx(ctx, tx, s.clock.Now(), l, d.Hold.ID, much)
+		require.NoError(t, err)
+		return errUndo
+	}), errUndo)
+	require.Empty(t, told.String(), "nor is what was rolled back")
+	require.NoError(t, s.in(func(ctx context.Context, tx pgx.Tx, l *journal.Locked) error {
+		_, err := g.SettleTx(ctx, tx, s.clock.Now(), l, d.Hold.ID, much)
+		return err
+	}))
+	require.Equal(t, 1, strings.Count(told.String(), "excess_nanos=300000"))
 }

@@ -31,6 +31,8 @@ type Unit struct {
 	// policy is the version of the rules by which it was decided; noPolicy where nothing was.
 	policy       int64
 	releaseLease bool
+	// committed is what follows the commit.
+	committed func()
 }
 
 const noPolicy = -1
@@ -119,6 +121,7 @@ func (g *Gate) Settle(ctx context.Context, u *Unit, hold journal.HoldRef, used U
 		return billing.Settled{}, fmt.Errorf("settle hold %s: %w", hold.ID, err)
 	}
 	u.settle = &settlement{hold: hold, used: cost, result: result}
-	g.reportExcess(ctx, u.Org, u.ID, hold.ID, result)
+	org, session, ctx := u.Org, u.ID, context.WithoutCancel(ctx)
+	u.committed = func() { g.reportExcess(ctx, org, session, hold.ID, result) } // a draft that is not written lost nothing
 	return result, nil
 }
