@@ -31,6 +31,7 @@ type hot struct {
 	commits  *gate.Committer
 	sessions []journal.Session
 	leases   []journal.Lease
+	bare     []id.Session // others, of which rows are written without the gate
 }
 
 func newHot(b *testing.B) *hot {
