@@ -16,10 +16,12 @@ type Finished struct {
 	Used    []UsedOf
 }
 
-// Steps counts the session's steps.
+// Steps counts the session's steps; time that passed in its sandbox is none.
 func (f Finished) Steps() (n int64) {
 	for _, u := range f.Used {
-		n += u.Calls
+		if u.Kind != KindSandbox {
+			n += u.Calls
+		}
 	}
 	return n
 }

@@ -19,6 +19,9 @@ import (
 // DefaultEnvironment is the environment that every installation has.
 const DefaultEnvironment = "default"
 
+// DefaultIdleAfter is how long a machine is kept in which nothing runs, unless a configuration says otherwise.
+const DefaultIdleAfter = 5 * time.Minute
+
 // TokenSigner signs the tokens that admit one operation to one sandbox. It
 // returns a compact JWS (EdDSA) by an instance signing key, whose public half is
 // among Keys and at the instance's /.well-known/jwks.json.
@@ -33,7 +36,7 @@ type Config struct {
 	Max  int
 	// Environment is what Acquire takes when it is not told. Default "default".
 	Environment string
-	// IdleAfter is how long a machine is kept in which nothing runs. Default 5 min.
+	// IdleAfter is how long a machine is kept in which nothing runs. Default DefaultIdleAfter.
 	IdleAfter time.Duration
 	// Tick is for how long a machine's time is held at once, at most a minute. Default a minute.
 	Tick time.Duration
@@ -61,9 +64,9 @@ func (c Config) withDefaults() Config {
 			*d = v
 		}
 	}
-	def(&c.IdleAfter, 5*time.Minute)
+	def(&c.IdleAfter, DefaultIdleAfter)
 	def(&c.ClaimWait, 90*time.Second)
-	def(&c.Tick, maxTick)
+	def(&c.Tick, MaxTick)
 	if c.Environment == "" {
 		c.Environment = DefaultEnvironment
 	}
@@ -90,8 +93,8 @@ func (c Config) validateOwn() error {
 		return fmt.Errorf("sandbox: at most %d sandboxes is too few", c.Max)
 	case c.Warm < 0 || c.Warm > c.Max:
 		return fmt.Errorf("sandbox: %d warm sandboxes is not between 0 and the most there may be, %d", c.Warm, c.Max)
-	case c.Tick > maxTick:
-		return fmt.Errorf("sandbox: a tick of %s is longer than %s", c.Tick, maxTick)
+	case c.Tick > MaxTick:
+		return fmt.Errorf("sandbox: a tick of %s is longer than %s", c.Tick, MaxTick)
 	case c.ControlURL == "":
 		return errors.New("sandbox: no URL for the nodes to report to")
 	case c.NodeToken == "":

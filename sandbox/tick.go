@@ -22,10 +22,10 @@ import (
 const (
 	// TickName is what a tick is called in the journal, on spans and in usage.
 	TickName = "sandbox"
-	// size is the only size of sandbox that there is.
-	size = "small"
-	// maxTick is the longest that a machine's time is held for at once.
-	maxTick = time.Minute
+	// Size is the only size of sandbox that there is, as the price table names it.
+	Size = "small"
+	// MaxTick is the longest that a machine's time is held for at once, and for how long it is held unless a configuration says less.
+	MaxTick = time.Minute
 	// tickGrace is how long after its end a tick may still be settled before its hold counts as unsettled.
 	tickGrace = time.Minute
 	// heardLately is how fresh the last word of a machine must be for it to count as alive now. Its allocation reports every five seconds.
@@ -97,13 +97,13 @@ func (s *Service) beginTick(ctx context.Context, tx pgx.Tx, l *journal.Locked, r
 
 func (s *Service) tickProposal(sandboxID id.Sandbox) (gate.Proposal, error) {
 	step, millis := id.New[id.Step](), s.cfg.Tick.Milliseconds()
-	digest, err := canonical.Digest(map[string]any{"sandbox": sandboxID, "size": size, "milliseconds": millis, "step": step})
+	digest, err := canonical.Digest(map[string]any{"sandbox": sandboxID, "size": Size, "milliseconds": millis, "step": step})
 	if err != nil {
 		return gate.Proposal{}, fmt.Errorf("digest a tick: %w", err)
 	}
 	return gate.Proposal{
 		Step: step, Kind: gate.Sandbox, Name: TickName, Digest: digest, EffectKey: string(step), Within: s.cfg.Tick + tickGrace,
-		Quantity: []gate.Priced{{Kind: prices.Sandbox, Ref: size, Quantities: prices.Quantities{prices.Millisecond: millis}}},
+		Quantity: []gate.Priced{{Kind: prices.Sandbox, Ref: Size, Quantities: prices.Quantities{prices.Millisecond: millis}}},
 	}, nil
 }
 
@@ -206,7 +206,7 @@ func settleTick(ctx context.Context, tx pgx.Tx, g *gate.Gate, now time.Time, l *
 	millis := min(max(0, until.Sub(step.IntendedAt).Milliseconds()), intended.HeldMillis)
 	settled, err := g.SettleTx(ctx, tx, now, l, step.Hold, gate.Used{
 		At:       step.IntendedAt,
-		Quantity: []gate.Priced{{Kind: prices.Sandbox, Ref: size, Quantities: prices.Quantities{prices.Millisecond: millis}}},
+		Quantity: []gate.Priced{{Kind: prices.Sandbox, Ref: Size, Quantities: prices.Quantities{prices.Millisecond: millis}}},
 	})
 	if err != nil {
 		return billing.Settled{}, journal.Entry{}, fmt.Errorf("settle tick %s: %w", step.ID, err)

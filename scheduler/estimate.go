@@ -8,9 +8,11 @@ import (
 	"ambit.dev/ambit/billing"
 	"ambit.dev/ambit/billing/prices"
 	"ambit.dev/ambit/connectors"
+	"ambit.dev/ambit/governance/gate"
 	"ambit.dev/ambit/internal/money"
 	"ambit.dev/ambit/journal"
 	"ambit.dev/ambit/models"
+	"ambit.dev/ambit/sandbox"
 )
 
 // What an estimate assumes where there is no history. Each is said in the quote's basis.
@@ -120,14 +122,16 @@ func (p prospect) assumed(reads int64, assume func(string, ...any)) (likely esti
 		usage.InputTokens += reads + turn*(answer+assumedResult)
 	}
 	used := []journal.UsedOf{{Kind: journal.KindModelCall, Name: p.agent.Model, Calls: turns, Usage: usage}}
+	kept := ""
 	if tool := p.dearestTool(); tool != "" && turns > 1 {
-		spent := journal.Usage{}
+		used = append(used, journal.UsedOf{Kind: journal.KindToolCall, Name: tool, Calls: turns - 1})
 		if p.inSandbox(tool) {
-			spent.SandboxMillis = (turns - 1) * assumedSandbox.Milliseconds()
+			millis := (turns-1)*assumedSandbox.Milliseconds() + sandbox.DefaultIdleAfter.Milliseconds()
+			used = append(used, journal.UsedOf{Kind: journal.KindSandbox, Name: sandbox.TickName, Usage: journal.Usage{SandboxMillis: millis}})
+			kept = fmt.Sprintf(" Its sandbox is kept for %s after its last use.", sandbox.DefaultIdleAfter)
 		}
-		used = append(used, journal.UsedOf{Kind: journal.KindToolCall, Name: tool, Calls: turns - 1, Usage: spent})
 	}
-	assume("%d model calls with %d tool calls between them. The first reads about %d tokens, a token for four bytes; each answers with %d, and each tool with %d that the next call reads.", turns, turns-1, reads, answer, assumedResult)
+	assume("%d model calls with %d tool calls between them. The first reads about %d tokens, a token for four bytes; each answers with %d, and each tool with %d that the next call reads.%s", turns, turns-1, reads, answer, assumedResult, kept)
 	likely, err = p.priced(used)
 	return likely, 2*turns - 1, err
 }
@@ -146,8 +150,14 @@ func (p prospect) ceiling(likely money.Nanos, steps int64, assume func(string, .
 	if err != nil {
 		return 0, err
 	}
-	if allowance, err = allowance.Add(last); err != nil {
-		return 0, fmt.Errorf("reckon a ceiling: %w", err)
+	tick, err := p.sandboxed(sandbox.MaxTick)
+	if err != nil {
+		return 0, err
+	}
+	for _, more := range []money.Nanos{last, tick} { // a further effect must be held at its most, and a sandbox's time beside it
+		if allowance, err = allowance.Add(more); err != nil {
+			return 0, fmt.Errorf("reckon a ceiling: %w", err)
+		}
 	}
 	if bounded := p.boundedSteps(); bounded > 0 {
 		worst, err := p.worst(bounded)
@@ -195,7 +205,25 @@ func (p prospect) worst(steps int64) (total money.Nanos, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("reckon a ceiling: %w", err)
 	}
-	return total.Add(all)
+	kept, err := p.sandboxed(sandbox.DefaultIdleAfter + sandbox.MaxTick)
+	if err != nil {
+		return 0, err
+	}
+	for _, more := range []money.Nanos{all, kept} {
+		if total, err = total.Add(more); err != nil {
+			return 0, fmt.Errorf("reckon a ceiling: %w", err)
+		}
+	}
+	return total, nil
+}
+
+// sandboxed is what so much time in a sandbox costs; nothing for an agent that needs none, or where it has no price.
+func (p prospect) sandboxed(d time.Duration) (money.Nanos, error) {
+	if !slices.ContainsFunc(p.agent.Tools, p.inSandbox) || !p.table.Known(p.now, prices.Sandbox, sandbox.Size) {
+		return 0, nil
+	}
+	amount, _, err := p.table.Bound(p.now, prices.Sandbox, sandbox.Size, prices.Quantities{prices.Millisecond: d.Milliseconds()})
+	return amount, err
 }
 
 // worstCall is the most that a model call can cost after so many others: what they said, and what their tools answered, it reads too.
@@ -206,10 +234,14 @@ func (p prospect) worstCall(after int64) (money.Nanos, error) {
 	return amount, err
 }
 
-// worstTool is the most that a call of a tool holds when its arguments name no time limit.
+// worstTool is the most that a call of a tool costs when its arguments name no time limit, the time in its sandbox included.
 func (p prospect) worstTool(name string) (money.Nanos, error) {
 	var e estimate
-	for _, q := range toolQuantities(name, p.inSandbox(name), p.limitOf(name).Milliseconds()) {
+	quantities := toolQuantities(name)
+	if p.inSandbox(name) {
+		quantities = append(quantities, gate.Priced{Kind: prices.Sandbox, Ref: sandbox.Size, Quantities: prices.Quantities{prices.Millisecond: p.limitOf(name).Milliseconds()}})
+	}
+	for _, q := range quantities {
 		if err := e.add(p.table.Bound(p.now, q.Kind, q.Ref, q.Quantities)); err != nil {
 			return 0, err
 		}
@@ -258,8 +290,10 @@ func (p prospect) priced(used []journal.UsedOf) (e estimate, err error) {
 		switch u.Kind {
 		case journal.KindModelCall:
 			err = e.add(p.table.CostOfCalls(p.now, prices.Model, u.Name, tokens(u.Usage), u.Calls))
-		case journal.KindToolCall:
+		case journal.KindSandbox:
 			millis += u.Usage.SandboxMillis
+		case journal.KindToolCall:
+			millis += u.Usage.SandboxMillis // of journals from before a sandbox's time was a step of its own
 			err = e.add(p.table.Cost(p.now, prices.Tool, "builtin/"+u.Name, prices.Quantities{prices.Call: u.Calls}))
 		}
 		if err != nil {
@@ -267,7 +301,7 @@ func (p prospect) priced(used []journal.UsedOf) (e estimate, err error) {
 		}
 	}
 	if millis > 0 {
-		err = e.add(p.table.Cost(p.now, prices.Sandbox, sandboxSize, prices.Quantities{prices.Millisecond: millis}))
+		err = e.add(p.table.Cost(p.now, prices.Sandbox, sandbox.Size, prices.Quantities{prices.Millisecond: millis}))
 	}
 	return e, err
 }

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -9,9 +10,11 @@ import (
 	"pgregory.net/rapid"
 
 	"ambit.dev/ambit/billing/prices"
+	"ambit.dev/ambit/connectors"
 	"ambit.dev/ambit/internal/money"
 	"ambit.dev/ambit/journal"
 	"ambit.dev/ambit/models"
+	"ambit.dev/ambit/sandbox"
 )
 
 // Whatever is asked for, an offer is in order, its lines add up, and its ceiling covers the first model call's hold unless a limit says less.
@@ -25,6 +28,9 @@ func TestAnOfferIsInOrder(t *testing.T) {
 			MaxTokens: rapid.Int64Range(1, 128_000).Draw(t, "max tokens"),
 		}}
 		p := prospect{table: table, now: time.Date(2026, 11, 20, 12, 0, 0, 0, time.UTC), agent: agent}
+		p.tools = func(name string) (connectors.Tool, bool) {
+			return connectors.Tool{Name: name, ControlPlane: name == "http_request", Limit: func(json.RawMessage) time.Duration { return time.Minute }}, true
+		}
 		p.request = models.Request{Model: agent.Model, MaxTokens: agent.MaxTokens, Messages: []models.Message{{
 			Role: models.User, Content: []models.Block{models.TextBlock(strings.Repeat("word ", rapid.IntRange(1, 20_000).Draw(t, "words")))},
 		}}}
@@ -37,7 +43,8 @@ func TestAnOfferIsInOrder(t *testing.T) {
 			calls := rapid.Int64Range(1, 40).Draw(t, "calls")
 			p.history = append(p.history, journal.Finished{Used: []journal.UsedOf{
 				{Kind: journal.KindModelCall, Name: agent.Model, Calls: calls, Usage: journal.Usage{InputTokens: rapid.Int64Range(0, 1_000_000).Draw(t, "input"), OutputTokens: rapid.Int64Range(0, 50_000).Draw(t, "output")}},
-				{Kind: journal.KindToolCall, Name: "bash", Calls: calls, Usage: journal.Usage{SandboxMillis: rapid.Int64Range(0, 100_000).Draw(t, "ms")}},
+				{Kind: journal.KindToolCall, Name: "bash", Calls: calls},
+				{Kind: journal.KindSandbox, Name: "sandbox", Calls: 3, Usage: journal.Usage{SandboxMillis: rapid.Int64Range(0, 100_000).Draw(t, "ms")}},
 			}})
 		}
 		q, err := p.offer()
@@ -63,6 +70,16 @@ func TestAnOfferIsInOrder(t *testing.T) {
 		}
 		if p.limits.MaxCost == nil && q.Ceiling < first {
 			t.Fatalf("the ceiling %s does not cover the first hold of %s", q.Ceiling, first)
+		}
+		tick, err := p.sandboxed(sandbox.MaxTick)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if agent.Tools != nil && tick == 0 {
+			t.Fatal("the time of its sandbox costs nothing")
+		}
+		if p.limits.MaxCost == nil && p.limits.MaxSteps != 1 && q.Ceiling < first+tick {
+			t.Fatalf("the ceiling %s does not cover the first hold of %s with the time of a sandbox, %s", q.Ceiling, first, tick)
 		}
 		if len(q.Basis.Assumptions) == 0 {
 			t.Fatal("a quote says what it assumes")

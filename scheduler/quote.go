@@ -20,6 +20,7 @@ import (
 	"ambit.dev/ambit/internal/principal"
 	"ambit.dev/ambit/journal"
 	"ambit.dev/ambit/models"
+	"ambit.dev/ambit/sandbox"
 )
 
 // Quote prices what an invoke with the same input would start or continue, and keeps the offer. It starts nothing and holds nothing. It fails as
@@ -126,7 +127,7 @@ func (s *Service) QuoteEffect(ctx context.Context, tx pgx.Tx, org id.Org, projec
 		least = []gate.Priced{{Kind: prices.Tool, Ref: "builtin/" + in.Name, Quantities: calls}}
 		quantities = least
 		if in.Tokens.SandboxMillis > 0 {
-			quantities = append(quantities[:1:1], gate.Priced{Kind: prices.Sandbox, Ref: sandboxSize, Quantities: prices.Quantities{prices.Millisecond: in.Tokens.SandboxMillis}})
+			quantities = append(quantities[:1:1], gate.Priced{Kind: prices.Sandbox, Ref: sandbox.Size, Quantities: prices.Quantities{prices.Millisecond: in.Tokens.SandboxMillis}})
 		}
 	default:
 		return billing.Quote{}, fault.InvalidField("/effect/kind", "unknown_value", "An effect that has a price is a model_call or a tool_call.")
@@ -306,7 +307,7 @@ func (p prospect) inForce() (entries []prices.Entry, unpriced []string, err erro
 		entries = append(entries, e)
 	}
 	if len(p.agent.Tools) > 0 {
-		if e, err := p.table.InForce(p.now, prices.Sandbox, sandboxSize); err == nil {
+		if e, err := p.table.InForce(p.now, prices.Sandbox, sandbox.Size); err == nil {
 			entries = append(entries, e)
 		}
 	}

@@ -33,7 +33,11 @@ func (g *Gate) AdmitTx(ctx context.Context, tx pgx.Tx, now time.Time, session *j
 	if err != nil {
 		return Decision{}, err
 	}
-	bound, lines, err := g.bound(now, p.Quantity)
+	table, err := g.tableOf(&session.Session)
+	if err != nil {
+		return Decision{}, err
+	}
+	bound, lines, err := bound(table, now, p.Quantity)
 	unpriced := fault.IsCode(err, "price_unknown")
 	if err != nil && !unpriced {
 		return Decision{}, err
@@ -58,7 +62,7 @@ func (g *Gate) AdmitTx(ctx context.Context, tx pgx.Tx, now time.Time, session *j
 		return denied(journal.Shortfall{Required: bound, Available: free, Shortfall: bound - free, Scope: "session", ID: string(session.ID)}), nil
 	}
 	hold, short, err := billing.Place(ctx, tx, now, session.Org, billing.HoldRequest{
-		Session: session.ID, Step: p.Step, Parent: session.CeilingHold, Amount: bound, Lines: lines, PriceVersion: g.prices.Version(), Expires: now.Add(p.Within),
+		Session: session.ID, Step: p.Step, Parent: session.CeilingHold, Amount: bound, Lines: lines, PriceVersion: table.Version(), Expires: now.Add(p.Within),
 	})
 	if err != nil {
 		return Decision{}, err

@@ -24,7 +24,7 @@ func (s *stories) interruptAndKill(t *testing.T) {
 	p.Choose(t, "Interrupt", "#session-head")
 	p.UntilSays(t, "#session-head .badge", "Stopped")
 	require.Contains(t, p.Text(t, "#session-head .badge"), "interrupted")
-	require.NotContains(t, p.Text(t, "#session-head"), " held")
+	require.Contains(t, p.Text(t, "#session-head"), "$0.0006 held", "its sandbox lives on, and its time is held")
 	p.UntilSays(t, "#session-head", "Waits for the next message")
 	require.Contains(t, p.Text(t, "#transcript .entry-tool"), "Cancelled")
 	require.Equal(t, "interrupted", settled(t, p.Account, id).StopReason.Type)
