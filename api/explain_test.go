@@ -26,7 +26,7 @@ func TestExplainTellsOfTheMoney(t *testing.T) {
 	e := explain(ada.key, `,"quantities":{"calls":2,"sandbox_ms":500}`)
 	require.Equal(t, "admitted", e.Decision)
 	require.Equal(t, "allow", e.Effect)
-	require.Equal(t, "0.000002", e.Money.Amount.Decimal(), "two calls; this process knows no tools, and so no sandbox")
+	require.Equal(t, "0.000002", e.Money.Amount.Decimal(), "two calls; the time of a sandbox is held by itself")
 	require.True(t, e.Money.Covered)
 	require.Equal(t, budget, string(e.Money.Nearest.ID))
 	require.Equal(t, 1000, e.Money.Nearest.LeftPermil)

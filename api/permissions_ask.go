@@ -40,7 +40,7 @@ type askQuantities struct {
 	InputTokens   int64 `json:"input_tokens" min:"0" max:"1000000000" doc:"Of a model call, cached ones included."`
 	OutputTokens  int64 `json:"output_tokens" min:"0" max:"1000000000"`
 	Calls         int64 `json:"calls" min:"0" max:"1000000" doc:"Of a tool; one when left out."`
-	SandboxMillis int64 `json:"sandbox_ms" min:"0" max:"604800000" doc:"A tool's time in a sandbox, in milliseconds."`
+	SandboxMillis int64 `json:"sandbox_ms" min:"0" max:"604800000" doc:"Of kind sandbox: the time that would be held, in milliseconds; a minute where it is not given."`
 }
 
 // Explanation says what the gate would decide, and why. Nothing of it is kept.

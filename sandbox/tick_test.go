@@ -345,7 +345,7 @@ func TestACeilingHoldsTheTicksAndBindsAtRest(t *testing.T) {
 	})
 	require.Equal(t, aMinute, s.balances().Held, "the tick outlives the ceiling that it was carved from")
 	s.locked(func(tx pgx.Tx, l *journal.Locked) error {
-		left, err := s.gate.LeftOfCeiling(t.Context(), tx, l)
+		left, err := gate.LeftOfCeiling(t.Context(), tx, &l.Session)
 		require.Equal(t, 30*aSecond, *left, "what a new input may hold is without the tick")
 		return err
 	})

@@ -17,6 +17,7 @@ import (
 	"ambit.dev/ambit/internal/principal"
 	"ambit.dev/ambit/journal"
 	"ambit.dev/ambit/models"
+	"ambit.dev/ambit/sandbox"
 )
 
 // ExplainInput asks whether an agent may have an effect, and whether there is the money for it.
@@ -32,7 +33,7 @@ type ExplainInput struct {
 	Domain      string
 	Environment string
 	// Used are the quantities that it would have at most. Where they are empty and Amount is nil, those of the least that could be proposed are taken:
-	// a model call with an empty message, a tool call that names no time limit.
+	// a model call with an empty message, one call of a tool, a minute of a sandbox.
 	Used   EffectQuantities
 	Amount *money.Nanos
 	At     *time.Time
@@ -73,7 +74,6 @@ func (s *Service) Explain(ctx context.Context, tx pgx.Tx, org id.Org, in Explain
 // quantities are those that were named, or of the least that could be proposed.
 func (s *Service) quantities(agent journal.Snapshot, in ExplainInput) []gate.Priced {
 	named := in.Used.Tokens != (journal.Usage{}) || in.Used.Calls > 0
-	p := prospect{tools: s.lookup()}
 	switch in.Kind {
 	case journal.KindModelCall:
 		if named {
@@ -85,13 +85,15 @@ func (s *Service) quantities(agent journal.Snapshot, in ExplainInput) []gate.Pri
 		}
 		return models.Priced(r)
 	case journal.KindToolCall:
-		millis := in.Used.Tokens.SandboxMillis
-		if !named {
-			millis = p.limitOf(in.Name).Milliseconds()
-		}
-		out := toolQuantities(in.Name, p.inSandbox(in.Name), millis)
+		out := toolQuantities(in.Name)
 		out[0].Quantities = prices.Quantities{prices.Call: max(1, in.Used.Calls)}
-		return out
+		return out // the time of its sandbox is held by itself
+	case journal.KindSandbox:
+		millis := in.Used.Tokens.SandboxMillis
+		if millis == 0 {
+			millis = sandbox.MaxTick.Milliseconds()
+		}
+		return []gate.Priced{{Kind: prices.Sandbox, Ref: sandbox.Size, Quantities: prices.Quantities{prices.Millisecond: millis}}}
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"ambit.dev/ambit/agents"
 	"ambit.dev/ambit/billing"
+	"ambit.dev/ambit/governance/gate"
 	"ambit.dev/ambit/internal/fault"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/money"
@@ -275,7 +276,7 @@ func (s *Service) cover(ctx context.Context, tx pgx.Tx, l *journal.Locked) error
 	}
 	left := *l.Limits.MaxCost
 	if l.LastSeq > 1 { // one that was just made holds nothing; of one that was at rest, a sandbox's time may be held
-		of, err := s.gate.LeftOfCeiling(ctx, tx, l)
+		of, err := gate.LeftOfCeiling(ctx, tx, &l.Session)
 		if err != nil {
 			return err
 		}

@@ -49,7 +49,7 @@ func (g *Gate) AdmitTx(ctx context.Context, tx pgx.Tx, now time.Time, session *j
 	if reason != nil {
 		return Decision{Outcome: journal.Denied, Reasons: []journal.Reason{*reason}, Asked: asked}, nil
 	}
-	left, err := g.LeftOfCeiling(ctx, tx, session)
+	left, err := LeftOfCeiling(ctx, tx, &session.Session)
 	if err != nil {
 		return Decision{}, err
 	}
@@ -81,9 +81,9 @@ func (g *Gate) AdmitTx(ctx context.Context, tx pgx.Tx, now time.Time, session *j
 	}, nil
 }
 
-// LeftOfCeiling is what a locked session may still hold below its price ceiling, beyond what it was charged and holds already; below zero
-// when the ceiling was lowered since. Nil without a ceiling.
-func (g *Gate) LeftOfCeiling(ctx context.Context, tx pgx.Tx, session *journal.Locked) (*money.Nanos, error) {
+// LeftOfCeiling is what a session may still hold below its price ceiling, beyond what it was charged and holds already; below zero when the
+// ceiling was lowered since. Nil without a ceiling.
+func LeftOfCeiling(ctx context.Context, tx pgx.Tx, session *journal.Session) (*money.Nanos, error) {
 	if session.Limits.MaxCost == nil {
 		return nil, nil
 	}

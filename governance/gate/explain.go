@@ -168,7 +168,11 @@ func coverage(ctx context.Context, tx pgx.Tx, q Question, amount money.Nanos) (c
 		left := hold.Left()
 		c.Ceiling, c.Required = &left, 0
 	case q.Session.Limits.MaxCost != nil:
-		left := max(0, *q.Session.Limits.MaxCost-q.Session.Charged)
+		of, err := LeftOfCeiling(ctx, tx, &q.Session)
+		if err != nil {
+			return Coverage{}, err
+		}
+		left := max(0, *of)
 		c.Ceiling, c.Required = &left, left
 	}
 	if c.Budgets, err = billing.BudgetsOver(ctx, tx, q.Org, q.Scopes); err != nil {
