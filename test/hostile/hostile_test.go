@@ -42,7 +42,7 @@ const atOnce = 6
 // TestAHostileModelHasNoForbiddenEffect plays the whole table.
 func TestAHostileModelHasNoForbiddenEffect(t *testing.T) {
 	s := newStage(t)
-	table := slices.Concat(s.otherNames(), s.otherAddresses(), s.othersFiles(), s.money(), s.afterTheEnd(), s.forged())
+	table := slices.Concat(s.otherNames(), s.otherAddresses(), s.othersFiles(), s.money(), s.afterTheEnd(), s.forged(), s.untrueUsage())
 	var mu sync.Mutex
 	kinds := map[string]bool{}
 	played, effects, reasons, twins := 0, 0, 0, 0

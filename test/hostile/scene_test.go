@@ -17,6 +17,8 @@ import (
 
 // may is what an agent is allowed.
 type may struct {
+	// model is openai/parrot where it is empty.
+	model        string
 	tools, hosts []string
 	rules        []rule
 	limits       map[string]any
@@ -90,7 +92,10 @@ func (e event) text() (s string) {
 func (s *stage) newScene(t *testing.T, tag string, m may) *scene {
 	t.Helper()
 	x := &scene{stage: s, t: t, tag: tag, hold: make(chan struct{})}
-	body := map[string]any{"name": tag, "model": "openai/parrot", "tools": m.tools, "max_tokens": 64}
+	if m.model == "" {
+		m.model = "openai/parrot"
+	}
+	body := map[string]any{"name": tag, "model": m.model, "tools": m.tools, "max_tokens": 64}
 	if len(m.hosts) > 0 {
 		body["network"] = map[string]any{"allowed_hosts": m.hosts}
 	}

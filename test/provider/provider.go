@@ -35,7 +35,7 @@ func New(t testing.TB) *Provider {
 	p := &Provider{}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/models", func(w http.ResponseWriter, _ *http.Request) {
-		fmt.Fprint(w, `{"object":"list","data":[{"id":"parrot","object":"model"}]}`)
+		fmt.Fprint(w, `{"object":"list","data":[{"id":"parrot","object":"model"},{"id":"magpie","object":"model"}]}`)
 	})
 	mux.HandleFunc("POST /v1/chat/completions", p.complete)
 	p.Server = httptest.NewServer(mux)
@@ -99,7 +99,7 @@ func (p *Provider) WaitForCall(t testing.TB, n int) {
 func (p *Provider) Environment(t testing.TB, prices ...string) []string {
 	t.Helper()
 	entries := append([]string{
-		`{"kind":"model","ref":"openai/parrot","effective_from":"2026-01-01T00:00:00Z","nanos":{"input_token":100,"output_token":1000}}`,
+		`{"kind":"model","ref":"openai/parrot","aliases":["openai/magpie"],"effective_from":"2026-01-01T00:00:00Z","nanos":{"input_token":100,"output_token":1000}}`,
 	}, prices...)
 	file := filepath.Join(t.TempDir(), "prices.json")
 	require.NoError(t, os.WriteFile(file, []byte(`{"version":"test","currency":"USD","entries":[`+strings.Join(entries, ",")+`]}`), 0o600))

@@ -26,6 +26,8 @@ type Turn struct {
 	Raw []string
 	// After are chunks that are sent when the answer has ended.
 	After []string
+	// Usage is the account of tokens that it gives, as it is written; empty is an honest one.
+	Usage string
 	// Cut ends the stream before the answer does.
 	Cut bool
 	// Wait keeps the answer back until it is closed.
@@ -115,7 +117,11 @@ func (p *Provider) perform(w http.ResponseWriter, r *http.Request, body []byte) 
 		return true
 	}
 	send(`{"id":"c1","object":"chat.completion.chunk","model":"parrot-1","choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}`)
-	send(`{"id":"c1","object":"chat.completion.chunk","model":"parrot-1","choices":[],"usage":{"prompt_tokens":11,"completion_tokens":4,"total_tokens":15}}`)
+	usage := turn.Usage
+	if usage == "" {
+		usage = `{"prompt_tokens":11,"completion_tokens":4,"total_tokens":15}`
+	}
+	send(`{"id":"c1","object":"chat.completion.chunk","model":"parrot-1","choices":[],"usage":` + usage + `}`)
 	send("[DONE]")
 	for _, raw := range turn.After {
 		send(raw)
