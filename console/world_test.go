@@ -238,7 +238,7 @@ func (w *world) recorded(t testing.TB, a account, agent agents.Agent) id.Session
 	ceiling := money.Dollar / 2
 	hold := &journal.HoldRef{ID: id.New[id.Hold](), Amount: 9_200_000}
 	long := strings.Repeat("2026-09-30,north,widgets,1204.50\n", 60)
-	steps := []id.Step{id.New[id.Step](), id.New[id.Step](), id.New[id.Step](), id.New[id.Step](), id.New[id.Step]()}
+	steps := []id.Step{id.New[id.Step](), id.New[id.Step](), id.New[id.Step](), id.New[id.Step](), id.New[id.Step](), id.New[id.Step]()}
 	intend := func(i int, kind, name, use string) journal.StepIntended {
 		return journal.StepIntended{Kind: kind, Name: name, EffectKey: string(steps[i]), Hold: hold, ToolUseID: use, Attempt: 1, QueuedAt: began}
 	}
@@ -257,6 +257,7 @@ func (w *world) recorded(t testing.TB, a account, agent agents.Agent) id.Session
 		{1900, steps[0], journal.AgentToolUse{ToolUseID: "u2", Name: "read_file", Input: json.RawMessage(`{"path":"/data/q3.csv"}`)}},
 		{1900, steps[0], journal.StepSettled{Kind: journal.KindModelCall, Name: "ambit/scripted", Outcome: journal.Succeeded, Usage: usage, Cost: 2_151_000}},
 		{1960, "", journal.SandboxStarted{Sandbox: id.New[id.Sandbox](), Driver: "qemu", Node: "local", TookMs: 91}},
+		{1960, steps[5], intend(5, journal.KindSandbox, "sandbox", "")},
 		{1970, steps[1], intend(1, journal.KindToolCall, "bash", "u1")},
 		{2350, steps[1], journal.AgentToolResult{ToolUseID: "u1", Content: journal.Text("48210 north\n31877 west\n29004 south")}},
 		{2350, steps[1], journal.StepSettled{Kind: journal.KindToolCall, Name: "bash", Outcome: journal.Succeeded, Cost: 12_000, Usage: journal.Usage{Steps: 1}}},
@@ -266,6 +267,7 @@ func (w *world) recorded(t testing.TB, a account, agent agents.Agent) id.Session
 		{2500, steps[3], intend(3, journal.KindModelCall, "ambit/scripted", "")},
 		{4100, steps[3], journal.AgentToolUse{ToolUseID: "u3", Name: "bash", Input: json.RawMessage(`{"command":"curl https://example.com"}`)}},
 		{4100, steps[3], journal.StepSettled{Kind: journal.KindModelCall, Name: "ambit/scripted", Outcome: journal.Succeeded, Usage: usage, Cost: 2_093_000}},
+		{4105, steps[5], journal.StepSettled{Kind: journal.KindSandbox, Name: "sandbox", Outcome: journal.Succeeded, Cost: 21_450, Usage: journal.Usage{SandboxMillis: 2145}}},
 		{4110, "", journal.GateDecided{Decision: journal.Denied, Kind: journal.KindToolCall, Name: "bash", ToolUseID: "u3", Reasons: []journal.Reason{{Rule: "egress", Message: "example.com is not among the hosts that this agent may reach."}}}},
 		{4120, "", journal.SessionError{Error: journal.ErrorDetail{Code: "provider_failed", Message: "The provider answered 529, overloaded."}, Retry: "retrying"}},
 		{5200, steps[4], intend(4, journal.KindModelCall, "ambit/scripted", "")},

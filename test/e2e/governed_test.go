@@ -156,6 +156,7 @@ func (g *governing) stopsAtTheBudget(t *testing.T) {
 	g.grace.UntilSays(t, ".session-limit", "“Analyst, monthly”")
 	require.NotContains(t, g.grace.Text(t, "#transcript .entry:last-child"), "without the shell", "it stopped before it could say so")
 	g.judge(t, g.grace, "session-limit")
+	g.givesTheSandboxBack(t)
 
 	s := settled(t, g.key, g.session)
 	require.Equal(t, "budget_reached", s.StopReason.Type)
@@ -169,6 +170,21 @@ func (g *governing) stopsAtTheBudget(t *testing.T) {
 		"agent": g.agent, "input": "More.", "mode": "async", "limits": map[string]any{"max_cost": 50 * money.Cent},
 	}, &refused))
 	require.Equal(t, 50*money.Cent-(tight-s.Cost.Charged), refused.Shortfall)
+}
+
+// givesTheSandboxBack: the time of a sandbox is charged for as long as it lives, also while its session waits. Stopping what the agent does saves
+// and ends it, and leaves the session as it is; from here on nothing is charged until it goes on.
+func (g *governing) givesTheSandboxBack(t *testing.T) {
+	t.Helper()
+	require.Less(t, g.ada.Call(http.MethodPost, "/v1/agents/"+g.agent+"/stop", map[string]any{"reason": "give its sandbox back"}, nil), 300)
+	require.Eventually(t, func() bool {
+		var ended struct {
+			Data []struct {
+				Reason string `json:"reason"`
+			} `json:"data"`
+		}
+		return g.key.Call(http.MethodGet, "/v1/sessions/"+g.session+"/events?types[]=sandbox.ended", nil, &ended) == http.StatusOK && len(ended.Data) == 1 && ended.Data[0].Reason == "released"
+	}, patience, 100*time.Millisecond, "the sandbox is kept")
 }
 
 // explains: each of the two sees which rule decides, and what would be without it.
@@ -240,7 +256,7 @@ func (g *governing) agreesToTheNano(t *testing.T) {
 	require.Equal(t, charged, exact(t, g.grace, "#session-head .money"))
 
 	g.ada.Visit(t, g.ada.path("traces", g.session))
-	waitForSpans(t, g.ada.Tab, 5)       // the agent, three model calls and the program; what was refused had no effect, and is none
+	waitForSpans(t, g.ada.Tab, 6)       // the agent, three model calls, the program and the sandbox's time; what was refused had no effect, and is none
 	require.Eventually(t, func() bool { // spans arrive within two seconds
 		g.ada.Reload(t)
 		return exact(t, g.ada.Tab, ".trace-head .money") == charged

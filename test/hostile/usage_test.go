@@ -24,9 +24,12 @@ func (s *stage) untrueUsage() []attack {
 		}
 		return ""
 	}
+	web := may{tools: []string{"http_request"}, hosts: []string{"127.0.0.1:" + s.open.port}}
+	watched := web
+	watched.model = "openai/magpie"
 	row := func(name, usage, says string) attack {
 		return attack{
-			kind: kind, name: name,
+			kind: kind, name: name, may: web,
 			says: func(*scene) []provider.Turn {
 				return []provider.Turn{{Say: "Dear.", Usage: usage}, {Say: "Dearer.", Usage: usage}}
 			},
@@ -43,7 +46,7 @@ func (s *stage) untrueUsage() []attack {
 	}
 	const senseless = `malformed|makes no sense|can.t be read|could not be read`
 	over := attack{
-		kind: kind, name: "more tokens than were held for", may: may{model: "openai/magpie", tools: []string{"http_request"}, hosts: []string{"127.0.0.1:" + s.open.port}},
+		kind: kind, name: "more tokens than were held for", may: watched,
 		says: func(x *scene) []provider.Turn {
 			lie := `{"prompt_tokens":1000000,"completion_tokens":1000000,"total_tokens":2000000}`
 			return []provider.Turn{{Calls: []provider.Call{request(x.openURL("paid"))}, Usage: lie}, {Calls: []provider.Call{request(x.openURL("again"))}, Usage: lie}}
