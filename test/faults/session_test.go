@@ -79,6 +79,7 @@ func sound(t *testing.T, events []event) {
 	t.Helper()
 	intended, settled, results := map[string]bool{}, map[string]bool{}, map[string]bool{}
 	keys := map[string]bool{}
+	tick := "" // the one that was begun last
 	for i, e := range events {
 		require.Equal(t, int64(i)+1, e.Seq, "a gap or a double in the journal")
 		switch e.Type {
@@ -86,6 +87,10 @@ func sound(t *testing.T, events []event) {
 			require.False(t, intended[e.Step], "step %s was intended twice", e.Step)
 			require.False(t, keys[e.EffectKey], "effect key %s was used twice", e.EffectKey)
 			intended[e.Step], keys[e.EffectKey] = true, true
+			if e.Kind == "sandbox" {
+				require.True(t, tick == "" || settled[tick], "a tick was begun before the one before it was settled")
+				tick = e.Step
+			}
 		case "step.settled":
 			require.True(t, intended[e.Step], "step %s was settled and never intended", e.Step)
 			require.False(t, settled[e.Step], "step %s was settled twice", e.Step)
@@ -94,6 +99,9 @@ func sound(t *testing.T, events []event) {
 			require.False(t, results[e.ToolUseID], "tool use %s has two results", e.ToolUseID)
 			results[e.ToolUseID] = true
 		}
+	}
+	if !settled[tick] { // its sandbox lives on
+		delete(intended, tick)
 	}
 	require.Equal(t, intended, settled, "every step that was begun is settled")
 }
