@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -14,8 +15,9 @@ import (
 )
 
 const (
-	// maxRenewals bounds how many machines one pass of the meter renews.
+	// maxRenewals bounds how many machines one pass of the meter renews, meterLanes how many at the same time.
 	maxRenewals = 500
+	meterLanes  = 4
 	// saveTime bounds the save of a machine whose time can no longer be held.
 	saveTime = 30 * time.Second
 )
@@ -34,27 +36,39 @@ func (s *Service) meter(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list the sandboxes whose time is to be held: %w", err)
 	}
-	for _, row := range due {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		err := s.renew(ctx, row)
-		var refused *RefusedError
-		switch {
-		case err == nil, errors.Is(err, errGone):
-		case errors.As(err, &refused):
-			// Beside the pass: a save takes its time, and others are due.
-			if _, under := s.refused.LoadOrStore(row.ID, true); !under {
-				s.errand(func() {
-					defer s.refused.Delete(row.ID)
-					s.endRefused(context.WithoutCancel(ctx), row, refused)
-				})
+	next := make(chan sandboxdb.Sandbox)
+	var lanes sync.WaitGroup
+	for range min(meterLanes, len(due)) {
+		lanes.Go(func() {
+			for row := range next {
+				s.meterOne(ctx, row)
 			}
-		default: // one that can't be renewed must not keep the others from it
-			s.log.ErrorContext(ctx, "the time of a sandbox could not be held", "sandbox", row.ID, "error", err)
-		}
+		})
 	}
-	return nil
+	for _, row := range due {
+		next <- row
+	}
+	close(next)
+	lanes.Wait()
+	return ctx.Err()
+}
+
+func (s *Service) meterOne(ctx context.Context, row sandboxdb.Sandbox) {
+	err := s.renew(ctx, row)
+	var refused *RefusedError
+	switch {
+	case err == nil, errors.Is(err, errGone), ctx.Err() != nil:
+	case errors.As(err, &refused):
+		// Beside the pass: a save takes its time, and others are due.
+		if _, under := s.refused.LoadOrStore(row.ID, true); !under {
+			s.errand(func() {
+				defer s.refused.Delete(row.ID)
+				s.endRefused(context.WithoutCancel(ctx), row, refused)
+			})
+		}
+	default: // one that can't be renewed must not keep the others from it
+		s.log.ErrorContext(ctx, "the time of a sandbox could not be held", "sandbox", row.ID, "error", err)
+	}
 }
 
 // renew settles a machine's tick and holds the next.
