@@ -246,7 +246,9 @@ func TestALimitLoweredUnderACaptureMissesNoThreshold(t *testing.T) {
 				return err
 			})
 		}()
-		require.Eventually(t, func() bool { return h.count("pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") > 0 }, 10*time.Second, 10*time.Millisecond, "it does not wait")
+		require.Eventually(t, func() bool {
+			return h.count("pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'") > 0
+		}, 10*time.Second, 10*time.Millisecond, "it does not wait")
 		return nil
 	})
 	require.NoError(t, <-lowered)

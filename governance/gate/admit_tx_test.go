@@ -2,6 +2,7 @@ package gate_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -15,6 +16,9 @@ import (
 	"ambit.dev/ambit/internal/money"
 	"ambit.dev/ambit/journal"
 )
+
+// errUndo rolls a transaction back.
+var errUndo = errors.New("undo")
 
 // standing is an effect that no worker has.
 func standing() gate.Proposal {
