@@ -41,6 +41,8 @@ func TestAQuoteIsAskedForAndUsed(t *testing.T) {
 	require.Equal(t, 202, res.StatusCode, res.raw)
 	require.Equal(t, q.Ceiling.Decimal(), res.field(t, "cost.held.amount"))
 	session := res.field(t, "session_id")
+	got, _ := session.(string)
+	require.Equal(t, string(q.ID), ada.ask("GET", "/v1/sessions/"+got, "").field(t, "quote_id"))
 	res = invoke(ada, q.ID, "")
 	require.Equal(t, 409, res.StatusCode)
 	require.Equal(t, "quote_used", res.code(t))

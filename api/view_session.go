@@ -27,6 +27,7 @@ type Session struct {
 	Environment     *string     `json:"environment_id" doc:"null: the installation's default environment."`
 	ForkedFrom      *ForkOrigin `json:"forked_from" doc:"null unless it was forked from another."`
 	Mandate         *string     `json:"mandate_id" doc:"null without a mandate."`
+	QuoteID         *id.Quote   `json:"quote_id" doc:"The quote by whose prices it runs; null where those of the moment count."`
 	RequiredActions []id.Event  `json:"required_actions" doc:"The events that wait for an answer."`
 	Hibernated      bool        `json:"hibernated"`
 	Principal       Actor       `json:"principal" doc:"Who began it."`
@@ -203,6 +204,9 @@ func (a *API) sessionFrom(s journal.Session, held money.Nanos) Session {
 	}
 	if s.Parent != "" {
 		out.ParentID = &s.Parent
+	}
+	if s.Quote != nil {
+		out.QuoteID = &s.Quote.Quote
 	}
 	return out
 }

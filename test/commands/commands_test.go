@@ -118,6 +118,14 @@ func TestTheUsersCommands(t *testing.T) {
 	require.Contains(t, u.fail("invoke", "--model", "ambit/scripted", "--max-cost", "1000.00", "x"), "insufficient_funds")
 	require.Contains(t, u.fail("invoke", "x"), "--agent")
 
+	offer := u.run("quote", "--agent", "helper", "```say\nquoted\n```")
+	require.Contains(t, offer, "builtin/bash", "what it is likely to be made of")
+	require.Contains(t, offer, "model calls with")
+	quoted := regexp.MustCompile(`quo_[0-9a-z]{26}`).FindString(offer)
+	require.Contains(t, u.fail("invoke", "--agent", "helper", "--quote", quoted, "something else"), "quote_mismatch")
+	require.Contains(t, u.run("invoke", "--agent", "helper", "--quote", quoted, "```say\nquoted\n```"), "quoted")
+	require.Contains(t, u.fail("invoke", "--agent", "helper", "--quote", quoted, "```say\nquoted\n```"), "quote_used")
+
 	for line := range strings.Lines(u.run("logs", "--json", session)) {
 		require.True(t, json.Valid([]byte(line)), line)
 	}
