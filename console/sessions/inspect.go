@@ -175,7 +175,11 @@ func (h *Handler) cost(ctx context.Context, s journal.Session) (costView, error)
 	sums := map[string]money.Nanos{}
 	var listed money.Nanos
 	for _, step := range steps {
-		sums[strings.ReplaceAll(step.Kind, "_", " ")+", "+step.Name] += step.Cost
+		of := strings.ReplaceAll(step.Kind, "_", " ") + ", " + step.Name
+		if step.Kind == journal.KindSandbox {
+			of = "time in the sandbox"
+		}
+		sums[of] += step.Cost
 		listed += step.Cost
 	}
 	labels := make([]string, 0, len(sums))
