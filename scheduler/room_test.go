@@ -45,5 +45,5 @@ func TestTheLastPlaceIsGivenOnce(t *testing.T) {
 	close(leave)
 	require.NoError(t, <-first)
 	err := <-second
-	require.True(t, fault.IsCode(err, "concurrency_limited"), "%v", err)
+	require.True(t, fault.IsCode(err, "concurrency_limited"), "the last place was given twice: %v", err)
 }

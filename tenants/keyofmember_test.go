@@ -29,7 +29,7 @@ func TestARemovedMembersKeysStopAtOnce(t *testing.T) {
 
 	require.NoError(t, f.remove(t, owner, member))
 	for _, secret := range []string{herSecret, childSecret} {
-		require.True(t, fault.IsCode(works(secret), "key_revoked"))
+		require.True(t, fault.IsCode(works(secret), "key_revoked"), "a removed member's key works")
 	}
 	require.NoError(t, works(ownerSecret), "nobody else's")
 	listed, err := f.GetKey(t.Context(), a.Organization.ID, hers.ID)
@@ -38,7 +38,7 @@ func TestARemovedMembersKeysStopAtOnce(t *testing.T) {
 
 	// A key that was being made while its maker was removed.
 	_, late := f.key(t, by, every)
-	require.True(t, fault.IsCode(works(late), "key_revoked"))
+	require.True(t, fault.IsCode(works(late), "key_revoked"), "a key that was being made meanwhile works")
 	_, lateChild := f.key(t, hers.Principal(), every)
 	require.True(t, fault.IsCode(works(lateChild), "key_revoked"))
 
