@@ -294,6 +294,7 @@ func TestAnAdminForbidsAToolAndSeesWhatItChanges(t *testing.T) {
 	tab.Until(t, `document.querySelector("#answer")`)
 	require.Contains(t, tab.Text(t, "#answer"), "Not before the audit.")
 	require.Contains(t, tab.Text(t, "#answer"), "decided")
+	require.Contains(t, tab.Text(t, "#answer"), "Change or delete the rule: Denies all agents the tool bash.\n")
 	tab.Visit(t, worst)
 	require.Equal(t, "Denied", verdict("bash"))
 	require.Equal(t, "Allowed", verdict("read_file"))

@@ -200,7 +200,7 @@ func (h *Handler) answer(ctx context.Context, tx pgx.Tx, p page.Place, known nam
 		out.Applied = append(out.Applied, show(n))
 	}
 	for _, r := range said.Remedies {
-		one := remedy{Text: r.Message}
+		one := remedy{Text: known.named(r.Message)}
 		if !r.Until.IsZero() {
 			one.Until = &r.Until
 		}

@@ -2,6 +2,7 @@ package permissions
 
 import (
 	"context"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/labstack/echo/v4"
@@ -227,6 +228,18 @@ func (n names) who(subject string) string {
 		return "Agents tagged " + subject[len(policy.TagPrefix):]
 	}
 	return subject
+}
+
+// named writes a sentence that names agents and projects by their ids with their names instead.
+func (n names) named(text string) string {
+	for _, known := range []map[string]string{n.agents, n.projects} {
+		for one, name := range known {
+			if name != "" {
+				text = strings.ReplaceAll(text, one, name)
+			}
+		}
+	}
+	return text
 }
 
 // parseRule is the rule that the address names.

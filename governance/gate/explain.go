@@ -227,7 +227,7 @@ func remedies(q Question, a Answer, unpriced, breached bool) (out []Remedy) {
 	default:
 		for _, n := range a.Rules.Applied {
 			if n.Effect != policy.Allow {
-				add("rule", string(n.ID), "Change or delete the rule: %s.", n.Summary())
+				add("rule", string(n.ID), "Change or delete the rule: %s", n.Summary())
 			}
 		}
 		switch near := a.Rules.Nearest; {

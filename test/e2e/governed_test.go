@@ -195,6 +195,7 @@ func (g *governing) explains(t *testing.T) {
 	require.NotContains(t, g.grace.Text(t, "main"), "New rule", "who builds an agent does not widen what it may do")
 	g.grace.Choose(t, "analyst, bash: Denied", "")
 	g.grace.UntilSays(t, "#answer", "Not before the audit.")
+	require.NotContains(t, g.grace.Text(t, "#answer"), g.agent, "people know an agent by its name")
 	g.judge(t, g.grace, "permissions-explain")
 	g.ada.Visit(t, g.ada.path("permissions", "rules"))
 	g.ada.Choose(t, "the tool bash", "table")
