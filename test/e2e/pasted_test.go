@@ -43,8 +43,9 @@ func (s *stories) pastedLine(t *testing.T) {
 	// The playground's line runs the same task that its form holds, with the key in a variable.
 	p.Choose(t, "Playground", ".side")
 	p.Write(t, "Task", "Say it's \"quoted\".\n\n```bash\necho \"it's $((40+2))\" '\"as it is\"'\n```\n")
-	p.Choose(t, "As curl", "main")
 	p.Press(t, "\t")
+	p.UntilSays(t, "#estimate", "Likely") // what it likely costs comes in above the line, and moves it
+	p.Choose(t, "As curl", "main")
 	p.UntilSays(t, "#as-curl", "as it is")
 	out, stderr = paste(t, "export AMBIT_API_KEY="+keyIn(line)+"\n"+p.Text(t, "#curl"))
 	require.Contains(t, out, `it's 42 \"as it is\"`, "%s", stderr)
