@@ -44,18 +44,41 @@ func (s *scene) crowd(n int) []journal.Lease {
 	return leases
 }
 
-// gather holds up all transactions before their first look at a session, until so many wait; the returned function waits for that and lets them
-// go at once.
-func (s *scene) gather(n int) func() {
+// gather holds up what n processes commit, after the decisions and before the ledger is written, so that none sees what another has decided.
+// The returned function waits until all that is asked has gathered, and lets it go.
+func (s *scene) gather(n int) func(all func() bool) {
 	s.t.Helper()
-	conn, err := pgx.Connect(s.t.Context(), s.owner)
+	hold := func() *pgx.Conn {
+		conn, err := pgx.Connect(s.t.Context(), s.owner)
+		require.NoError(s.t, err)
+		s.t.Cleanup(func() { _ = conn.Close(context.Background()) })
+		return conn
+	}
+	const lock = "BEGIN; LOCK TABLE ledger_transfers IN SHARE MODE"
+	first, second := hold(), hold()
+	_, err := first.Exec(s.t.Context(), lock)
 	require.NoError(s.t, err)
-	s.t.Cleanup(func() { _ = conn.Close(context.Background()) })
-	_, err = conn.Exec(s.t.Context(), "BEGIN; LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE")
-	require.NoError(s.t, err)
-	return func() {
+	waiting := func(n int) { // for a lock
 		require.Eventually(s.t, func() bool { return s.waiting() >= n }, 20*time.Second, 5*time.Millisecond)
-		_, err := conn.Exec(s.t.Context(), "COMMIT")
+	}
+	return func(all func() bool) {
+		waiting(n) // with what came first: a unit each
+		require.Eventually(s.t, all, 20*time.Second, time.Millisecond)
+		held := make(chan error, 1)
+		go func() {
+			_, err := second.Exec(s.t.Context(), lock)
+			held <- err
+		}()
+		require.Eventually(s.t, func() bool { // the second lock is asked for: it comes after what waits now, and before all else
+			var queued bool
+			err := first.QueryRow(s.t.Context(), `SELECT EXISTS (SELECT FROM pg_locks WHERE mode = 'ShareLock' AND relation = 'ledger_transfers'::regclass AND NOT granted)`).Scan(&queued)
+			return err == nil && queued
+		}, 20*time.Second, 5*time.Millisecond)
+		_, err := first.Exec(s.t.Context(), "COMMIT")
+		require.NoError(s.t, err)
+		require.NoError(s.t, <-held)
+		waiting(n) // with the batches that had gathered behind
+		_, err = second.Exec(s.t.Context(), "COMMIT")
 		require.NoError(s.t, err)
 	}
 }
@@ -78,11 +101,13 @@ func TestSixHundredCallersSpendNoMoreThanABudgetForTen(t *testing.T) {
 		short    int
 		failed   []error
 	)
+	var committers []*gate.Committer
 	for p := range processes {
 		db, err := postgres.Open(t.Context(), postgres.Config{OwnerURL: s.owner, Passwords: dbtest.Passwords(), MaxConns: 4})
 		require.NoError(t, err)
 		t.Cleanup(db.Close)
 		committer := gate.NewCommitter(db)
+		committers = append(committers, committer)
 		for _, u := range units[p*callers : (p+1)*callers] {
 			wg.Go(func() {
 				err := committer.Commit(t.Context(), u)
@@ -100,7 +125,13 @@ func TestSixHundredCallersSpendNoMoreThanABudgetForTen(t *testing.T) {
 			})
 		}
 	}
-	together()
+	together(func() bool {
+		gathered := 0
+		for _, c := range committers {
+			gathered += c.Waiting()
+		}
+		return gathered == processes*(callers-1) // a unit of each is under way
+	})
 	wg.Wait()
 	require.NoError(t, errors.Join(failed...))
 	require.Equal(t, fit, admitted, "a budget for ten admits exactly ten")
