@@ -46,7 +46,7 @@ func (s *scene) crowd(n int) []journal.Lease {
 
 // gather holds up what n processes commit, after the decisions and before the ledger is written, so that none sees what another has decided.
 // The returned function waits until all that is asked has gathered, and lets it go.
-func (s *scene) gather(n int) func(all func() bool) {
+func (s *scene) gather(n int) func(committers []*gate.Committer, each int) {
 	s.t.Helper()
 	hold := func() *pgx.Conn {
 		conn, err := pgx.Connect(s.t.Context(), s.owner)
@@ -58,26 +58,35 @@ func (s *scene) gather(n int) func(all func() bool) {
 	first, second := hold(), hold()
 	_, err := first.Exec(s.t.Context(), lock)
 	require.NoError(s.t, err)
-	waiting := func(n int) { // for a lock
-		require.Eventually(s.t, func() bool { return s.waiting() >= n }, 20*time.Second, 5*time.Millisecond)
+	eventually := func(met func() bool) {
+		s.t.Helper()
+		require.Eventually(s.t, met, 20*time.Second, 5*time.Millisecond)
 	}
-	return func(all func() bool) {
-		waiting(n) // with what came first: a unit each
-		require.Eventually(s.t, all, 20*time.Second, time.Millisecond)
+	return func(committers []*gate.Committer, each int) {
+		eventually(func() bool { return s.waiting() >= n }) // with what came first, which is one batch, of one unit or of many
+		for _, c := range committers {
+			eventually(func() bool { return c.Waiting() >= each-64 })
+		}
 		held := make(chan error, 1)
 		go func() {
 			_, err := second.Exec(s.t.Context(), lock)
 			held <- err
 		}()
-		require.Eventually(s.t, func() bool { // the second lock is asked for: it comes after what waits now, and before all else
+		eventually(func() bool { // the second lock is asked for: it comes after what waits now, and before all else
 			var queued bool
 			err := first.QueryRow(s.t.Context(), `SELECT EXISTS (SELECT FROM pg_locks WHERE mode = 'ShareLock' AND relation = 'ledger_transfers'::regclass AND NOT granted)`).Scan(&queued)
 			return err == nil && queued
-		}, 20*time.Second, 5*time.Millisecond)
+		})
 		_, err := first.Exec(s.t.Context(), "COMMIT")
 		require.NoError(s.t, err)
 		require.NoError(s.t, <-held)
-		waiting(n) // with the batches that had gathered behind
+		eventually(func() bool { // with the batches that had gathered behind, if there is anything left to admit
+			left := 0
+			for _, c := range committers {
+				left += c.Waiting()
+			}
+			return s.waiting() >= n || left == 0
+		})
 		_, err = second.Exec(s.t.Context(), "COMMIT")
 		require.NoError(s.t, err)
 	}
@@ -125,13 +134,7 @@ func TestSixHundredCallersSpendNoMoreThanABudgetForTen(t *testing.T) {
 			})
 		}
 	}
-	together(func() bool {
-		gathered := 0
-		for _, c := range committers {
-			gathered += c.Waiting()
-		}
-		return gathered == processes*(callers-1) // a unit of each is under way
-	})
+	together(committers, callers)
 	wg.Wait()
 	require.NoError(t, errors.Join(failed...))
 	require.Equal(t, fit, admitted, "a budget for ten admits exactly ten")
