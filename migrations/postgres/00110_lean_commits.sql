@@ -321,8 +321,7 @@ BEGIN
     IF p_settled_steps[n] <> '' THEN
       UPDATE steps s SET settled_seq = p_settled_seqs[n], outcome = p_settled_outcomes[n], usage = p_settled_usages[n]::jsonb, cost_nanos = p_settled_costs[n],
           error = nullif(p_settled_errors[n], '')::jsonb, settled_at = p_nows[n]
-        -- Not IS NULL: the planner would then look through the open steps, dead rows and all, and not at the one row.
-        WHERE s.org_id = p_org AND s.id = p_settled_steps[n] AND s.settled_seq IS NOT DISTINCT FROM NULL;
+        WHERE s.org_id = p_org AND s.id = p_settled_steps[n] AND s.settled_seq IS NULL;
       IF NOT FOUND THEN
         RAISE EXCEPTION 'step % is not open', p_settled_steps[n];
       END IF;

@@ -113,7 +113,7 @@ func (h *hot) bareRows(ctx context.Context, i int, seqs *int64) error {
 			org, session, *seqs, id.New[id.Event](), kind, step, payload, now)
 	}
 	batch := &pgx.Batch{}
-	batch.Queue(`SELECT 1 FROM account_balances WHERE org_id = $1 ORDER BY account FOR NO KEY UPDATE`, org)
+	batch.Queue(`SELECT 1 FROM ledger_balances WHERE org_id = $1 FOR NO KEY UPDATE`, org)
 	event(batch, "gate.decided", `{"decision":"admitted","kind":"model_call","name":"instant/model","reasons":[{"rule":"hold","message":"held $0.0000001500 at most"}]}`)
 	event(batch, "step.intended", `{"kind":"model_call","name":"instant/model","hold":{"id":"`+string(hold)+`"}}`)
 	batch.Queue(`INSERT INTO steps (org_id, session_id, id, kind, effect_key, epoch, intended_seq, name, hold_id, intended_at) VALUES ($1, $2, $3, 'model_call', $3, 1, $4, 'instant/model', $5, $6)`,
