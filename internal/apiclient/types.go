@@ -87,7 +87,7 @@ type StopReason struct {
 	Scope string `json:"scope"`
 	// Reason says in words what was short.
 	Reason string `json:"reason"`
-	Error *struct {
+	Error  *struct {
 		Code    string `json:"code"`
 		Message string `json:"message"`
 	} `json:"error"`
