@@ -155,3 +155,21 @@ type Budget string
 
 // Prefix implements Kind.
 func (Budget) Prefix() string { return "bud" }
+
+// Mandate identifies a mandate, also one that narrows another.
+type Mandate string
+
+// Prefix implements Kind.
+func (Mandate) Prefix() string { return "mnd" }
+
+// MandateBatch identifies a batch of receipts under one signed root.
+type MandateBatch string
+
+// Prefix implements Kind.
+func (MandateBatch) Prefix() string { return "mrb" }
+
+// Settlement identifies a closed mandate: what one payee was paid under a mandate.
+type Settlement string
+
+// Prefix implements Kind.
+func (Settlement) Prefix() string { return "mst" }
