@@ -26,11 +26,17 @@ func init() {
 type Service struct {
 	catalogue Catalogue
 	clock     clock.Clock
+	onCreate  func(ctx context.Context, tx pgx.Tx, org id.Org, agent id.Agent) error
 }
 
 // New makes the service.
 func New(catalogue Catalogue, c clock.Clock) *Service {
 	return &Service{catalogue: catalogue, clock: c}
+}
+
+// OnCreate sets what else is made with an agent, in its transaction: its key. It is called before the service is used.
+func (s *Service) OnCreate(fn func(ctx context.Context, tx pgx.Tx, org id.Org, agent id.Agent) error) {
+	s.onCreate = fn
 }
 
 // Catalogue says which models and tools a definition may name.
@@ -78,6 +84,11 @@ func (s *Service) Create(ctx context.Context, tx pgx.Tx, org id.Org, in CreateIn
 	}
 	if err := insertVersion(ctx, q, org, Version{Agent: agent, Version: 1, Definition: definition, CreatedBy: by, CreatedAt: now}); err != nil {
 		return Agent{}, err
+	}
+	if s.onCreate != nil {
+		if err := s.onCreate(ctx, tx, org, agent); err != nil {
+			return Agent{}, err
+		}
 	}
 	return s.Get(ctx, tx, org, agent)
 }

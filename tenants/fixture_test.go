@@ -2,7 +2,6 @@ package tenants_test
 
 import (
 	"context"
-
 	"log/slog"
 	"net/url"
 	"sync"

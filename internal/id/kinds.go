@@ -173,3 +173,9 @@ type Settlement string
 
 // Prefix implements Kind.
 func (Settlement) Prefix() string { return "mst" }
+
+// Passkey identifies a person's passkey.
+type Passkey string
+
+// Prefix implements Kind.
+func (Passkey) Prefix() string { return "psk" }

@@ -24,6 +24,7 @@ import (
 	"ambit.dev/ambit/internal/clock"
 	"ambit.dev/ambit/internal/config"
 	"ambit.dev/ambit/internal/egress"
+	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/idempotency"
 	"ambit.dev/ambit/internal/postgres"
 	"ambit.dev/ambit/internal/ratelimit"
@@ -58,6 +59,8 @@ type Domains struct {
 	Webhooks    *notifications.Webhooks
 	Tenants     *tenants.Service
 	Identity    *identity.Keyring
+	AgentKeys   *identity.AgentKeys
+	StepUp      *identity.StepUp
 	Models      *models.Gateway
 	Tools       *connectors.Registry
 	Gate        *gate.Gate
@@ -188,6 +191,19 @@ func (d *Domains) openTenants() (err error) {
 			return err
 		},
 	})
+	if err != nil {
+		return err
+	}
+	return d.openIdentity()
+}
+
+// openIdentity makes what agents sign with, and what people confirm with.
+func (d *Domains) openIdentity() (err error) {
+	deps := identity.Deps{Sealer: d.Sealer, Clock: d.Clock, Logger: d.Log}
+	if d.AgentKeys, err = identity.NewAgentKeys(d.DB, deps, string(d.Config.PublicURL)); err != nil {
+		return err
+	}
+	d.StepUp, err = identity.NewStepUp(d.DB, identity.StepUpDeps{Deps: deps, Keys: d.Identity, People: d.Tenants, PublicURL: string(d.Config.PublicURL)})
 	return err
 }
 
@@ -226,6 +242,10 @@ func (d *Domains) openModels() error {
 		KnowsModel: func(model string) bool { return d.Models.Knows(context.Background(), model) },
 		KnowsTool:  d.Tools.Knows,
 	}, d.Clock)
+	d.Agents.OnCreate(func(ctx context.Context, tx pgx.Tx, org id.Org, agent id.Agent) error {
+		_, err := d.AgentKeys.AgentKey(ctx, tx, org, identity.OfAgent(agent))
+		return err
+	})
 	known := d.Agents.Catalogue()
 	d.Policies = policy.NewService(permissions, policy.Catalogue{KnowsModel: known.KnowsModel, KnowsTool: known.KnowsTool}, d.Clock)
 	return nil

@@ -25,6 +25,7 @@ import (
 	"ambit.dev/ambit/internal/ratelimit"
 	"ambit.dev/ambit/observability"
 	"ambit.dev/ambit/scheduler"
+	"ambit.dev/ambit/tenants/identity"
 )
 
 // stopWithin bounds the whole stop; ambit up allows the server a little more before it kills it.
@@ -134,11 +135,13 @@ func (s *Server) surfaces() (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := surface.Handler()
+	a, documents := surface.Handler(), s.AgentKeys.Handler(s.Identity)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch path := r.URL.Path; {
 		case path == "/.well-known/jwks.json" && r.Method == http.MethodGet:
 			s.serveKeys(w, r)
+		case identity.Serves(path):
+			documents.ServeHTTP(w, r)
 		case isAPI(path):
 			if strings.HasPrefix(path, "/v1/") && !s.role.api() {
 				http.NotFound(w, r)
@@ -167,6 +170,7 @@ func (s *Server) Start(ctx context.Context) error {
 	if err := s.Identity.Start(ctx); err != nil {
 		return err
 	}
+	s.AgentKeys.Start(ctx)
 	s.Tenants.Start(ctx)
 	s.Policies.Cache().Start(ctx)
 	s.sweeper.Start(ctx)
@@ -262,7 +266,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	}
 	s.sweeper.Stop()
 	errs = append(errs, s.Quotas.Stop(ctx)) // what the worker has counted
-	errs = append(errs, s.Policies.Cache().Stop(ctx), s.Tenants.Stop(ctx), s.Identity.Stop(ctx))
+	errs = append(errs, s.Policies.Cache().Stop(ctx), s.Tenants.Stop(ctx), s.AgentKeys.Stop(ctx), s.Identity.Stop(ctx))
 	s.Listener.Stop()
 	s.Close()
 	return errors.Join(errs...)

@@ -11,6 +11,97 @@ import (
 	"time"
 )
 
+const actAs = `-- name: ActAs :exec
+
+SELECT set_config('app.user_id', $1::text, true)
+`
+
+// Passkeys, challenges and codes belong to a person; their policies look at the person of the transaction.
+func (q *Queries) ActAs(ctx context.Context, userID string) error {
+	_, err := q.db.Exec(ctx, actAs, userID)
+	return err
+}
+
+const actForOrganization = `-- name: ActForOrganization :exec
+SELECT set_config('app.org_id', $1::text, true)
+`
+
+func (q *Queries) ActForOrganization(ctx context.Context, orgID string) error {
+	_, err := q.db.Exec(ctx, actForOrganization, orgID)
+	return err
+}
+
+const agentKeysToReseal = `-- name: AgentKeysToReseal :many
+SELECT kid, sealed_private FROM agent_keys WHERE sealed_private IS NOT NULL AND substr(sealed_private, 2, 4) <> $1::bytea ORDER BY kid LIMIT 200
+`
+
+type AgentKeysToResealRow struct {
+	Kid           string
+	SealedPrivate []byte
+}
+
+// By the first bytes of the sealed value, which name the master key.
+func (q *Queries) AgentKeysToReseal(ctx context.Context, masterKey []byte) ([]AgentKeysToResealRow, error) {
+	rows, err := q.db.Query(ctx, agentKeysToReseal, masterKey)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []AgentKeysToResealRow
+	for rows.Next() {
+		var i AgentKeysToResealRow
+		if err := rows.Scan(&i.Kid, &i.SealedPrivate); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const barPasskey = `-- name: BarPasskey :execrows
+INSERT INTO passkey_bars (org_id, passkey_id, barred_by, barred_at, reason) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING
+`
+
+type BarPasskeyParams struct {
+	OrgID     string
+	PasskeyID string
+	BarredBy  string
+	BarredAt  time.Time
+	Reason    string
+}
+
+func (q *Queries) BarPasskey(ctx context.Context, arg BarPasskeyParams) (int64, error) {
+	result, err := q.db.Exec(ctx, barPasskey,
+		arg.OrgID,
+		arg.PasskeyID,
+		arg.BarredBy,
+		arg.BarredAt,
+		arg.Reason,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const beginAgentKey = `-- name: BeginAgentKey :exec
+UPDATE agent_keys SET signs_from = $1 WHERE org_id = $2 AND kid = $3
+`
+
+type BeginAgentKeyParams struct {
+	SignsFrom time.Time
+	OrgID     string
+	Kid       string
+}
+
+func (q *Queries) BeginAgentKey(ctx context.Context, arg BeginAgentKeyParams) error {
+	_, err := q.db.Exec(ctx, beginAgentKey, arg.SignsFrom, arg.OrgID, arg.Kid)
+	return err
+}
+
 const beginSigningKey = `-- name: BeginSigningKey :exec
 UPDATE signing_keys SET signs_from = $1 WHERE id = $2
 `
@@ -25,6 +116,55 @@ func (q *Queries) BeginSigningKey(ctx context.Context, arg BeginSigningKeyParams
 	return err
 }
 
+const countPasskeys = `-- name: CountPasskeys :one
+SELECT count(*) FROM passkeys WHERE user_id = $1 AND revoked_at IS NULL
+`
+
+func (q *Queries) CountPasskeys(ctx context.Context, userID string) (int64, error) {
+	row := q.db.QueryRow(ctx, countPasskeys, userID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
+const countRecoveryCodes = `-- name: CountRecoveryCodes :one
+SELECT count(*) FILTER (WHERE used_at IS NULL) AS unused, count(*) AS total, max(created_at)::timestamptz AS created_at FROM recovery_codes WHERE user_id = $1 HAVING count(*) > 0
+`
+
+type CountRecoveryCodesRow struct {
+	Unused    int64
+	Total     int64
+	CreatedAt time.Time
+}
+
+func (q *Queries) CountRecoveryCodes(ctx context.Context, userID string) (CountRecoveryCodesRow, error) {
+	row := q.db.QueryRow(ctx, countRecoveryCodes, userID)
+	var i CountRecoveryCodesRow
+	err := row.Scan(&i.Unused, &i.Total, &i.CreatedAt)
+	return i, err
+}
+
+const deleteRecoveryCodes = `-- name: DeleteRecoveryCodes :exec
+DELETE FROM recovery_codes WHERE user_id = $1
+`
+
+func (q *Queries) DeleteRecoveryCodes(ctx context.Context, userID string) error {
+	_, err := q.db.Exec(ctx, deleteRecoveryCodes, userID)
+	return err
+}
+
+const dropAgentPrivateHalves = `-- name: DropAgentPrivateHalves :execrows
+UPDATE agent_keys SET sealed_private = NULL WHERE sealed_private IS NOT NULL AND signs_until < $1::timestamptz
+`
+
+func (q *Queries) DropAgentPrivateHalves(ctx context.Context, endedBefore time.Time) (int64, error) {
+	result, err := q.db.Exec(ctx, dropAgentPrivateHalves, endedBefore)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const dropPrivateHalves = `-- name: DropPrivateHalves :execrows
 UPDATE signing_keys SET sealed_private = NULL WHERE sealed_private IS NOT NULL AND signs_until < $1::timestamptz
 `
@@ -35,6 +175,27 @@ func (q *Queries) DropPrivateHalves(ctx context.Context, endedBefore time.Time) 
 		return 0, err
 	}
 	return result.RowsAffected(), nil
+}
+
+const endAgentKey = `-- name: EndAgentKey :exec
+UPDATE agent_keys SET signs_until = $1, retires_at = $2 WHERE org_id = $3 AND kid = $4
+`
+
+type EndAgentKeyParams struct {
+	SignsUntil *time.Time
+	RetiresAt  *time.Time
+	OrgID      string
+	Kid        string
+}
+
+func (q *Queries) EndAgentKey(ctx context.Context, arg EndAgentKeyParams) error {
+	_, err := q.db.Exec(ctx, endAgentKey,
+		arg.SignsUntil,
+		arg.RetiresAt,
+		arg.OrgID,
+		arg.Kid,
+	)
+	return err
 }
 
 const endSigningKey = `-- name: EndSigningKey :exec
@@ -48,6 +209,201 @@ type EndSigningKeyParams struct {
 
 func (q *Queries) EndSigningKey(ctx context.Context, arg EndSigningKeyParams) error {
 	_, err := q.db.Exec(ctx, endSigningKey, arg.SignsUntil, arg.ID)
+	return err
+}
+
+const getChallenge = `-- name: GetChallenge :one
+SELECT challenge, purpose, org_id, expires_at, used_at FROM step_up_challenges WHERE user_id = $1 AND challenge = $2
+`
+
+type GetChallengeParams struct {
+	UserID    string
+	Challenge []byte
+}
+
+type GetChallengeRow struct {
+	Challenge []byte
+	Purpose   string
+	OrgID     string
+	ExpiresAt time.Time
+	UsedAt    *time.Time
+}
+
+func (q *Queries) GetChallenge(ctx context.Context, arg GetChallengeParams) (GetChallengeRow, error) {
+	row := q.db.QueryRow(ctx, getChallenge, arg.UserID, arg.Challenge)
+	var i GetChallengeRow
+	err := row.Scan(
+		&i.Challenge,
+		&i.Purpose,
+		&i.OrgID,
+		&i.ExpiresAt,
+		&i.UsedAt,
+	)
+	return i, err
+}
+
+const getPasskeyByCredential = `-- name: GetPasskeyByCredential :one
+SELECT p.id, p.user_id, p.credential_id, p.public_key, p.algorithm, p.sign_count, p.aaguid, p.transports, p.backed_up, p.name, p.created_at, p.last_used_at, p.revoked_at, (b.passkey_id IS NOT NULL)::boolean AS barred
+FROM passkeys p LEFT JOIN passkey_bars b ON b.passkey_id = p.id AND b.org_id = $1
+WHERE p.user_id = $2 AND p.credential_id = $3
+`
+
+type GetPasskeyByCredentialParams struct {
+	OrgID        string
+	UserID       string
+	CredentialID []byte
+}
+
+type GetPasskeyByCredentialRow struct {
+	ID           string
+	UserID       string
+	CredentialID []byte
+	PublicKey    []byte
+	Algorithm    int32
+	SignCount    int64
+	Aaguid       []byte
+	Transports   []string
+	BackedUp     bool
+	Name         string
+	CreatedAt    time.Time
+	LastUsedAt   *time.Time
+	RevokedAt    *time.Time
+	Barred       bool
+}
+
+func (q *Queries) GetPasskeyByCredential(ctx context.Context, arg GetPasskeyByCredentialParams) (GetPasskeyByCredentialRow, error) {
+	row := q.db.QueryRow(ctx, getPasskeyByCredential, arg.OrgID, arg.UserID, arg.CredentialID)
+	var i GetPasskeyByCredentialRow
+	err := row.Scan(
+		&i.ID,
+		&i.UserID,
+		&i.CredentialID,
+		&i.PublicKey,
+		&i.Algorithm,
+		&i.SignCount,
+		&i.Aaguid,
+		&i.Transports,
+		&i.BackedUp,
+		&i.Name,
+		&i.CreatedAt,
+		&i.LastUsedAt,
+		&i.RevokedAt,
+		&i.Barred,
+	)
+	return i, err
+}
+
+const insertAgentKey = `-- name: InsertAgentKey :exec
+INSERT INTO agent_keys (org_id, kid, agent_id, session_id, public_jwk, sealed_private, created_by, created_at, signs_from)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+`
+
+type InsertAgentKeyParams struct {
+	OrgID         string
+	Kid           string
+	AgentID       *string
+	SessionID     *string
+	PublicJwk     json.RawMessage
+	SealedPrivate []byte
+	CreatedBy     string
+	CreatedAt     time.Time
+	SignsFrom     time.Time
+}
+
+func (q *Queries) InsertAgentKey(ctx context.Context, arg InsertAgentKeyParams) error {
+	_, err := q.db.Exec(ctx, insertAgentKey,
+		arg.OrgID,
+		arg.Kid,
+		arg.AgentID,
+		arg.SessionID,
+		arg.PublicJwk,
+		arg.SealedPrivate,
+		arg.CreatedBy,
+		arg.CreatedAt,
+		arg.SignsFrom,
+	)
+	return err
+}
+
+const insertChallenge = `-- name: InsertChallenge :execrows
+INSERT INTO step_up_challenges (user_id, challenge, purpose, org_id, created_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (user_id, challenge) DO UPDATE SET created_at = excluded.created_at, expires_at = excluded.expires_at
+WHERE step_up_challenges.used_at IS NULL AND step_up_challenges.purpose = excluded.purpose AND step_up_challenges.org_id = excluded.org_id
+`
+
+type InsertChallengeParams struct {
+	UserID    string
+	Challenge []byte
+	Purpose   string
+	OrgID     string
+	CreatedAt time.Time
+	ExpiresAt time.Time
+}
+
+// Asking again for the same thing is the same challenge, as long as it was not confirmed.
+func (q *Queries) InsertChallenge(ctx context.Context, arg InsertChallengeParams) (int64, error) {
+	result, err := q.db.Exec(ctx, insertChallenge,
+		arg.UserID,
+		arg.Challenge,
+		arg.Purpose,
+		arg.OrgID,
+		arg.CreatedAt,
+		arg.ExpiresAt,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const insertPasskey = `-- name: InsertPasskey :exec
+INSERT INTO passkeys (id, user_id, credential_id, public_key, algorithm, sign_count, aaguid, transports, backed_up, name, created_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+`
+
+type InsertPasskeyParams struct {
+	ID           string
+	UserID       string
+	CredentialID []byte
+	PublicKey    []byte
+	Algorithm    int32
+	SignCount    int64
+	Aaguid       []byte
+	Transports   []string
+	BackedUp     bool
+	Name         string
+	CreatedAt    time.Time
+}
+
+func (q *Queries) InsertPasskey(ctx context.Context, arg InsertPasskeyParams) error {
+	_, err := q.db.Exec(ctx, insertPasskey,
+		arg.ID,
+		arg.UserID,
+		arg.CredentialID,
+		arg.PublicKey,
+		arg.Algorithm,
+		arg.SignCount,
+		arg.Aaguid,
+		arg.Transports,
+		arg.BackedUp,
+		arg.Name,
+		arg.CreatedAt,
+	)
+	return err
+}
+
+const insertRecoveryCode = `-- name: InsertRecoveryCode :exec
+INSERT INTO recovery_codes (user_id, digest, created_at) VALUES ($1, $2, $3)
+`
+
+type InsertRecoveryCodeParams struct {
+	UserID    string
+	Digest    []byte
+	CreatedAt time.Time
+}
+
+func (q *Queries) InsertRecoveryCode(ctx context.Context, arg InsertRecoveryCodeParams) error {
+	_, err := q.db.Exec(ctx, insertRecoveryCode, arg.UserID, arg.Digest, arg.CreatedAt)
 	return err
 }
 
@@ -72,6 +428,119 @@ func (q *Queries) InsertSigningKey(ctx context.Context, arg InsertSigningKeyPara
 		arg.SignsFrom,
 	)
 	return err
+}
+
+const listAgentKeys = `-- name: ListAgentKeys :many
+SELECT kid, public_jwk, created_by, created_at, signs_from, signs_until, retires_at, compromised FROM agent_keys
+WHERE org_id = $1 AND subject = $2 ORDER BY signs_from DESC, kid LIMIT 100
+`
+
+type ListAgentKeysParams struct {
+	OrgID   string
+	Subject string
+}
+
+type ListAgentKeysRow struct {
+	Kid         string
+	PublicJwk   json.RawMessage
+	CreatedBy   string
+	CreatedAt   time.Time
+	SignsFrom   time.Time
+	SignsUntil  *time.Time
+	RetiresAt   *time.Time
+	Compromised bool
+}
+
+func (q *Queries) ListAgentKeys(ctx context.Context, arg ListAgentKeysParams) ([]ListAgentKeysRow, error) {
+	rows, err := q.db.Query(ctx, listAgentKeys, arg.OrgID, arg.Subject)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListAgentKeysRow
+	for rows.Next() {
+		var i ListAgentKeysRow
+		if err := rows.Scan(
+			&i.Kid,
+			&i.PublicJwk,
+			&i.CreatedBy,
+			&i.CreatedAt,
+			&i.SignsFrom,
+			&i.SignsUntil,
+			&i.RetiresAt,
+			&i.Compromised,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const listPasskeys = `-- name: ListPasskeys :many
+SELECT p.id, p.user_id, p.credential_id, p.public_key, p.algorithm, p.sign_count, p.aaguid, p.transports, p.backed_up, p.name, p.created_at, p.last_used_at, p.revoked_at, (b.passkey_id IS NOT NULL)::boolean AS barred
+FROM passkeys p LEFT JOIN passkey_bars b ON b.passkey_id = p.id AND b.org_id = $1
+WHERE p.user_id = $2 AND p.revoked_at IS NULL ORDER BY p.id
+`
+
+type ListPasskeysParams struct {
+	OrgID  string
+	UserID string
+}
+
+type ListPasskeysRow struct {
+	ID           string
+	UserID       string
+	CredentialID []byte
+	PublicKey    []byte
+	Algorithm    int32
+	SignCount    int64
+	Aaguid       []byte
+	Transports   []string
+	BackedUp     bool
+	Name         string
+	CreatedAt    time.Time
+	LastUsedAt   *time.Time
+	RevokedAt    *time.Time
+	Barred       bool
+}
+
+func (q *Queries) ListPasskeys(ctx context.Context, arg ListPasskeysParams) ([]ListPasskeysRow, error) {
+	rows, err := q.db.Query(ctx, listPasskeys, arg.OrgID, arg.UserID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ListPasskeysRow
+	for rows.Next() {
+		var i ListPasskeysRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.UserID,
+			&i.CredentialID,
+			&i.PublicKey,
+			&i.Algorithm,
+			&i.SignCount,
+			&i.Aaguid,
+			&i.Transports,
+			&i.BackedUp,
+			&i.Name,
+			&i.CreatedAt,
+			&i.LastUsedAt,
+			&i.RevokedAt,
+			&i.Barred,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const listSigningKeys = `-- name: ListSigningKeys :many
@@ -108,12 +577,121 @@ func (q *Queries) ListSigningKeys(ctx context.Context) ([]SigningKey, error) {
 	return items, nil
 }
 
+const lockAgentKeys = `-- name: LockAgentKeys :exec
+SELECT pg_advisory_xact_lock(hashtextextended('ambit agent keys ' || $1::text, 0))
+`
+
+// Of several processes, one at a time changes the keys of a subject.
+func (q *Queries) LockAgentKeys(ctx context.Context, subject string) error {
+	_, err := q.db.Exec(ctx, lockAgentKeys, subject)
+	return err
+}
+
+const lockPerson = `-- name: LockPerson :exec
+SELECT pg_advisory_xact_lock(hashtextextended('ambit passkeys of ' || $1::text, 0))
+`
+
+// What a person may lose or gain is decided one change at a time.
+func (q *Queries) LockPerson(ctx context.Context, userID string) error {
+	_, err := q.db.Exec(ctx, lockPerson, userID)
+	return err
+}
+
 const lockSigningKeys = `-- name: LockSigningKeys :exec
 SELECT pg_advisory_xact_lock(hashtext('ambit signing keys'))
 `
 
 func (q *Queries) LockSigningKeys(ctx context.Context) error {
 	_, err := q.db.Exec(ctx, lockSigningKeys)
+	return err
+}
+
+const openAgentKey = `-- name: OpenAgentKey :one
+
+SELECT kid, public_jwk, sealed_private FROM agent_keys
+WHERE org_id = $1 AND subject = $2 AND sealed_private IS NOT NULL AND NOT compromised AND signs_from <= $3 AND (signs_until IS NULL OR signs_until > $3)
+ORDER BY signs_from DESC, kid LIMIT 1
+`
+
+type OpenAgentKeyParams struct {
+	OrgID   string
+	Subject string
+	Now     time.Time
+}
+
+type OpenAgentKeyRow struct {
+	Kid           string
+	PublicJwk     json.RawMessage
+	SealedPrivate []byte
+}
+
+// The keys of agents, their sessions and organisations are tenants' rows: the organisation stands first in each query.
+// The key that signs at this moment.
+func (q *Queries) OpenAgentKey(ctx context.Context, arg OpenAgentKeyParams) (OpenAgentKeyRow, error) {
+	row := q.db.QueryRow(ctx, openAgentKey, arg.OrgID, arg.Subject, arg.Now)
+	var i OpenAgentKeyRow
+	err := row.Scan(&i.Kid, &i.PublicJwk, &i.SealedPrivate)
+	return i, err
+}
+
+const publishedKeys = `-- name: PublishedKeys :many
+SELECT k::jsonb AS public_jwk FROM ambit_published_keys($1::text, $2::timestamptz) AS k
+`
+
+type PublishedKeysParams struct {
+	Subject string
+	Now     time.Time
+}
+
+func (q *Queries) PublishedKeys(ctx context.Context, arg PublishedKeysParams) ([]json.RawMessage, error) {
+	rows, err := q.db.Query(ctx, publishedKeys, arg.Subject, arg.Now)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []json.RawMessage
+	for rows.Next() {
+		var public_jwk json.RawMessage
+		if err := rows.Scan(&public_jwk); err != nil {
+			return nil, err
+		}
+		items = append(items, public_jwk)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const renamePasskey = `-- name: RenamePasskey :execrows
+UPDATE passkeys SET name = $1 WHERE id = $2 AND user_id = $3 AND revoked_at IS NULL
+`
+
+type RenamePasskeyParams struct {
+	Name   string
+	ID     string
+	UserID string
+}
+
+func (q *Queries) RenamePasskey(ctx context.Context, arg RenamePasskeyParams) (int64, error) {
+	result, err := q.db.Exec(ctx, renamePasskey, arg.Name, arg.ID, arg.UserID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const resealAgentKey = `-- name: ResealAgentKey :exec
+UPDATE agent_keys SET sealed_private = $1 WHERE kid = $2 AND sealed_private IS NOT NULL
+`
+
+type ResealAgentKeyParams struct {
+	SealedPrivate []byte
+	Kid           string
+}
+
+func (q *Queries) ResealAgentKey(ctx context.Context, arg ResealAgentKeyParams) error {
+	_, err := q.db.Exec(ctx, resealAgentKey, arg.SealedPrivate, arg.Kid)
 	return err
 }
 
@@ -131,6 +709,40 @@ func (q *Queries) ResealSigningKey(ctx context.Context, arg ResealSigningKeyPara
 	return err
 }
 
+const retireAgentKey = `-- name: RetireAgentKey :exec
+UPDATE agent_keys SET signs_until = least(signs_until, $1::timestamptz), retires_at = least(retires_at, $1::timestamptz), compromised = true, sealed_private = NULL
+WHERE org_id = $2 AND kid = $3
+`
+
+type RetireAgentKeyParams struct {
+	Now   time.Time
+	OrgID string
+	Kid   string
+}
+
+func (q *Queries) RetireAgentKey(ctx context.Context, arg RetireAgentKeyParams) error {
+	_, err := q.db.Exec(ctx, retireAgentKey, arg.Now, arg.OrgID, arg.Kid)
+	return err
+}
+
+const revokePasskey = `-- name: RevokePasskey :execrows
+UPDATE passkeys SET revoked_at = $1::timestamptz WHERE id = $2 AND user_id = $3 AND revoked_at IS NULL
+`
+
+type RevokePasskeyParams struct {
+	Now    time.Time
+	ID     string
+	UserID string
+}
+
+func (q *Queries) RevokePasskey(ctx context.Context, arg RevokePasskeyParams) (int64, error) {
+	result, err := q.db.Exec(ctx, revokePasskey, arg.Now, arg.ID, arg.UserID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const revokeSigningKey = `-- name: RevokeSigningKey :execrows
 UPDATE signing_keys SET revoked_at = coalesce(revoked_at, $1::timestamptz), sealed_private = NULL WHERE id = $2
 `
@@ -142,6 +754,91 @@ type RevokeSigningKeyParams struct {
 
 func (q *Queries) RevokeSigningKey(ctx context.Context, arg RevokeSigningKeyParams) (int64, error) {
 	result, err := q.db.Exec(ctx, revokeSigningKey, arg.Now, arg.ID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const sweepChallenges = `-- name: SweepChallenges :execrows
+DELETE FROM step_up_challenges WHERE used_at IS NULL AND expires_at < $1
+`
+
+func (q *Queries) SweepChallenges(ctx context.Context, expiredBefore time.Time) (int64, error) {
+	result, err := q.db.Exec(ctx, sweepChallenges, expiredBefore)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const useChallenge = `-- name: UseChallenge :execrows
+UPDATE step_up_challenges SET used_at = $1::timestamptz
+WHERE user_id = $2 AND challenge = $3 AND purpose = $4 AND org_id = $5 AND used_at IS NULL AND expires_at > $1::timestamptz
+`
+
+type UseChallengeParams struct {
+	Now       time.Time
+	UserID    string
+	Challenge []byte
+	Purpose   string
+	OrgID     string
+}
+
+func (q *Queries) UseChallenge(ctx context.Context, arg UseChallengeParams) (int64, error) {
+	result, err := q.db.Exec(ctx, useChallenge,
+		arg.Now,
+		arg.UserID,
+		arg.Challenge,
+		arg.Purpose,
+		arg.OrgID,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const usePasskey = `-- name: UsePasskey :execrows
+UPDATE passkeys SET sign_count = $1, backed_up = $2, last_used_at = $3::timestamptz
+WHERE id = $4 AND user_id = $5 AND revoked_at IS NULL AND (sign_count < $1 OR (sign_count = 0 AND $1 = 0))
+`
+
+type UsePasskeyParams struct {
+	SignCount int64
+	BackedUp  bool
+	Now       time.Time
+	ID        string
+	UserID    string
+}
+
+// The count is compared again in the statement: of two answers made at once with one count, one is accepted.
+func (q *Queries) UsePasskey(ctx context.Context, arg UsePasskeyParams) (int64, error) {
+	result, err := q.db.Exec(ctx, usePasskey,
+		arg.SignCount,
+		arg.BackedUp,
+		arg.Now,
+		arg.ID,
+		arg.UserID,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const useRecoveryCode = `-- name: UseRecoveryCode :execrows
+UPDATE recovery_codes SET used_at = $1::timestamptz WHERE user_id = $2 AND digest = $3 AND used_at IS NULL
+`
+
+type UseRecoveryCodeParams struct {
+	Now    time.Time
+	UserID string
+	Digest []byte
+}
+
+func (q *Queries) UseRecoveryCode(ctx context.Context, arg UseRecoveryCodeParams) (int64, error) {
+	result, err := q.db.Exec(ctx, useRecoveryCode, arg.Now, arg.UserID, arg.Digest)
 	if err != nil {
 		return 0, err
 	}
