@@ -59,31 +59,29 @@ ALTER TABLE ledger_transfers DROP CONSTRAINT ledger_transfers_debit_account_chec
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION ledger_apply() RETURNS trigger LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
-  m record;
+  budgeted boolean;
 BEGIN
-  SELECT min(p.org_id) AS org, max(p.org_id) AS last_org, max(p.created_at) AS at, bool_or(p.budgets <> '{}') AS budgeted,
-         bool_and(p.amount_nanos > 0 AND p.debit_account <> p.credit_account AND p.kind IN ('grant', 'revocation', 'hold', 'capture', 'release', 'loss')
-                  AND p.debit_account IN ('grants', 'available', 'held', 'spent', 'loss') AND p.credit_account IN ('grants', 'available', 'held', 'spent', 'loss')) AS sound,
-         sum(CASE 'grants' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS grants,
-         sum(CASE 'available' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS available,
-         sum(CASE 'held' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS held,
-         sum(CASE 'spent' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS spent,
-         sum(CASE 'loss' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS loss
-    INTO m FROM posted p;
-  IF m.org IS NULL THEN
-    RETURN NULL; -- no row was posted
-  END IF;
-  IF NOT m.sound OR m.org <> m.last_org THEN
-    RAISE EXCEPTION USING ERRCODE = 'check_violation', CONSTRAINT = 'transfer_sound',
-      MESSAGE = 'a transfer moves an amount above zero from one known account of an organisation to another, for a known reason';
-  END IF;
   UPDATE ledger_balances b SET grants_nanos = b.grants_nanos + m.grants, available_nanos = b.available_nanos + m.available, held_nanos = b.held_nanos + m.held,
       spent_nanos = b.spent_nanos + m.spent, loss_nanos = b.loss_nanos + m.loss, updated_at = m.at
-    WHERE b.org_id = m.org;
+    FROM (SELECT min(p.org_id) AS org, max(p.org_id) AS last_org, max(p.created_at) AS at, bool_or(p.budgets <> '{}') AS budgeted,
+            bool_and(p.amount_nanos > 0 AND p.debit_account <> p.credit_account AND p.kind IN ('grant', 'revocation', 'hold', 'capture', 'release', 'loss')
+                     AND p.debit_account IN ('grants', 'available', 'held', 'spent', 'loss') AND p.credit_account IN ('grants', 'available', 'held', 'spent', 'loss')) AS sound,
+            sum(CASE 'grants' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS grants,
+            sum(CASE 'available' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS available,
+            sum(CASE 'held' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS held,
+            sum(CASE 'spent' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS spent,
+            sum(CASE 'loss' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS loss
+          FROM posted p) m
+    WHERE b.org_id = m.org AND m.org = m.last_org AND m.sound
+    RETURNING m.budgeted INTO budgeted;
   IF NOT FOUND THEN
-    RAISE EXCEPTION 'organisation % has no accounts', m.org;
+    IF NOT EXISTS (SELECT FROM posted p) THEN
+      RETURN NULL;
+    END IF;
+    RAISE EXCEPTION USING ERRCODE = 'check_violation', CONSTRAINT = 'transfer_sound',
+      MESSAGE = 'a transfer moves an amount above zero from one known account of an organisation that has accounts to another, for a known reason';
   END IF;
-  IF m.budgeted THEN
+  IF budgeted THEN
     UPDATE budget_periods b SET held_nanos = b.held_nanos + x.held, spent_nanos = b.spent_nanos + x.spent
       FROM (SELECT p.org_id, r.budget, r.starts,
                    sum(CASE WHEN p.credit_account = 'held' THEN p.amount_nanos WHEN p.debit_account = 'held' THEN -p.amount_nanos ELSE 0 END)::bigint AS held,
@@ -141,8 +139,8 @@ DROP INDEX ledger_transfers_by_hold;
 
 DROP FUNCTION commit_units;
 -- commit_units writes the next commits of sessions of one organisation. Each unit settles the hold of the effect that ended, places the hold of
--- the effect that follows, and appends the events that say so, all or nothing. All that units have in common is done once: the lock on the
--- balances, and the inserts. What can't be is answered and not raised, so that none takes another down:
+-- the effect that follows, and appends the events that say so, all or nothing. All that units have in common is done once: the locks, and one
+-- statement that writes all rows of all of them. What can't be is answered and not raised, so that none takes another down:
 --   committed  all is written
 --   fenced     the worker's lease is over, or the session has ended
 --   moved      others have appended: what was decided is out of date
@@ -153,7 +151,12 @@ DROP FUNCTION commit_units;
 --   busy       the session's row is locked just now, and p_wait was false
 -- Except for committed nothing of the unit is written. At a limit, units are admitted in their order, and one that does not fit holds up none
 -- behind it that does. Locks are taken in the order sessions, balances, holds, budgets; a session's holds are written by whoever has its row.
--- Sessions of a batch are not waited for, so a batch holds nothing that somebody waits for who holds what it wants.
+-- Sessions of a batch are not waited for.
+-- Each row that is changed is looked up by its key, one at a time, and changed where it then is; whoever has the session's row has all of them.
+-- With joins in their stead a plan made while a table was small would read all of it later.
+CREATE TYPE commit_head AS (unit int, at tid, epoch bigint, lease_owner text, live boolean, status text, last_seq bigint, scopes text[], step_at tid,
+  settles text, hold_at tid, settled_step text, settled_amount bigint, open boolean, parent text, counts budget_ref[]); -- a session, its step and the hold that its unit settles
+CREATE TYPE commit_ceiling AS (id text, at tid, open boolean, free bigint, counts budget_ref[]);                        -- the hold that another is carved from
 -- +goose StatementBegin
 CREATE FUNCTION commit_units(
   p_org text, p_wait boolean, p_schema_version smallint,
@@ -166,101 +169,125 @@ CREATE FUNCTION commit_units(
   p_last_seqs bigint[], p_statuses text[], p_stop_reasons text[], p_usages text[], p_charged bigint[], p_limits text[], p_release_leases boolean[],
   p_span_units int[], p_spans text[]
 ) RETURNS TABLE (unit int, outcome text, available bigint, short text, short_name text)
-LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+SET enable_material = off SET enable_indexscan = on SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
-  head record;
-  settle holds;
-  parent holds;
+  total int := cardinality(p_sessions);
+  org text := set_config('app.org_id', p_org, true);
+  heads commit_head[];
+  head commit_head;
+  ceiling commit_ceiling;
   rules bigint;
   balance bigint;
   budgeted boolean;
-  parent_open boolean;
-  carved boolean;
+  breached text[];
   room record;
-  counts budget_ref[];                    -- the periods in which what a unit settles counts
-  refs budget_ref[];                      -- and what it places
+  refs budget_ref[];                      -- the periods in which what a unit places counts
   pending budget_ref[] := '{}';           -- what units before have taken from budgets' periods,
   pending_amounts bigint[] := '{}';       -- and how much; below zero is given back
   with_own budget_ref[];                  -- the same with what this unit's own settlement gives back
   with_own_amounts bigint[];
-  done int[] := '{}';
-  posted ledger_transfers[] := '{}';      -- what the ledger gets of all units, in one statement
+  answered boolean[] := array_fill(false, ARRAY[total]);
+  done boolean[] := answered;             -- the units that are written,
+  caps bigint[] := array_fill(0::bigint, ARRAY[total]); -- what each captures of what it settles,
+  rels bigint[] := caps;                  -- and what it releases;
+  backs bigint[] := caps;                 -- how much of that a ceiling gives back with it;
+  uncarved bigint[] := caps;              -- and how much the ceiling no longer has carved out
+  sessions_at tid[] := array_fill(NULL::tid, ARRAY[total]); -- where the rows are that a unit changes
+  steps_at tid[] := sessions_at;
+  holds_at tid[] := sessions_at;
+  ceilings_at tid[] := sessions_at;
+  placed_refs text[];
+  posted ledger_transfers[] := '{}';      -- what the ledger gets of all units
   cap bigint;
   rel bigint;
   back bigint;
   free bigint;
   n int;
+  holds_to_settle int := 0;
+  steps_to_settle int := 0;
+  carving boolean := false;
+  exceeding boolean := false;
+  holds_settled int;
+  steps_settled int;
+  written int;
+  way text;
 BEGIN
-  PERFORM set_config('app.org_id', p_org, true);
   IF p_wait THEN
     PERFORM 1 FROM sessions s WHERE s.org_id = p_org AND s.id = ANY (p_sessions) ORDER BY s.id FOR NO KEY UPDATE;
   END IF;
+  SELECT array_agg(l.head) INTO heads FROM (
+    SELECT ROW (u.n, s.at, s.epoch, s.lease_owner, s.live, s.status, s.last_seq, s.budget_scopes, (SELECT x.ctid FROM steps x WHERE x.org_id = p_org AND x.id = nullif(u.step, '')),
+        h.id, h.at, h.step_id, h.amount_nanos, h.open, h.parent_id, h.budgets)::commit_head AS head
+    FROM unnest(p_sessions, p_settle_holds, p_settled_steps) WITH ORDINALITY u (session, hold, step, n)
+      JOIN LATERAL (SELECT x.ctid AS at, x.epoch, x.lease_owner, x.lease_expires_at > clock_timestamp() AS live, x.status, x.last_seq, x.budget_scopes
+                    FROM sessions x WHERE x.org_id = p_org AND x.id = u.session FOR NO KEY UPDATE SKIP LOCKED) s ON true
+      LEFT JOIN LATERAL (SELECT x.id, x.ctid AS at, x.step_id, x.amount_nanos, x.state IN ('held', 'unsettled') AND x.carved_nanos + x.captured_nanos + x.released_nanos = 0 AS open,
+                           x.parent_id, x.budgets
+                         FROM holds x WHERE x.org_id = p_org AND x.id = nullif(u.hold, '') OFFSET 0) h ON true
+    ORDER BY u.n) l;
   -- Whoever changes the rules or the budgets takes this lock too, so that what is read after it holds until the commit.
   SELECT b.available_nanos INTO balance FROM ledger_balances b WHERE b.org_id = p_org FOR NO KEY UPDATE;
   balance := coalesce(balance, 0);
-  SELECT coalesce((SELECT v.version FROM policy_versions v WHERE v.org_id = p_org), 0), EXISTS (SELECT FROM budgets b WHERE b.org_id = p_org AND b.archived_at IS NULL)
-    INTO rules, budgeted;
+  SELECT coalesce((SELECT v.version FROM policy_versions v WHERE v.org_id = p_org), 0), EXISTS (SELECT FROM budgets b WHERE b.org_id = p_org AND b.archived_at IS NULL),
+      ARRAY (SELECT m.model FROM bound_breaches m)
+    INTO rules, budgeted, breached;
 
-  FOR n IN 1..cardinality(p_sessions) LOOP
+  FOREACH head IN ARRAY coalesce(heads, '{}') LOOP
+    n := head.unit;
+    answered[n] := true;
     unit := n;
     available := 0;
     short := '';
     short_name := '';
-    -- One row by its key at a time, here and below: a plan for many at once, made while a table was small, would read all of it later.
-    SELECT s.epoch, s.lease_owner, s.lease_expires_at > clock_timestamp() AS live, s.status, s.last_seq, s.budget_scopes INTO head
-      FROM sessions s WHERE s.org_id = p_org AND s.id = p_sessions[n] FOR NO KEY UPDATE SKIP LOCKED;
     outcome := CASE
-      WHEN NOT FOUND THEN CASE WHEN p_wait THEN 'fenced' ELSE 'busy' END -- who has waited and finds none looks for a session that is not there
       WHEN head.epoch <> p_epochs[n] OR head.lease_owner IS DISTINCT FROM p_owners[n] OR head.live IS NOT TRUE OR head.status NOT IN ('running', 'rescheduling') THEN 'fenced'
       WHEN head.last_seq <> p_seen[n] THEN 'moved'
       WHEN p_policies[n] >= 0 AND p_policies[n] <> rules THEN 'ruled'
-      WHEN p_holds[n] <> '' AND p_intended_kinds[n] = 'model_call' AND EXISTS (SELECT FROM bound_breaches b WHERE b.model = p_intended_names[n]) THEN 'breached'
+      WHEN p_holds[n] <> '' AND p_intended_kinds[n] = 'model_call' AND p_intended_names[n] = ANY (breached) THEN 'breached'
       ELSE 'committed' END;
     IF outcome <> 'committed' THEN
       RETURN NEXT;
       CONTINUE;
     END IF;
 
-    -- Look, before anything of the unit is written.
+    -- Look, before anything of the unit is noted down.
     cap := 0;
     rel := 0;
-    back := 0;
-    carved := false;
-    parent_open := false;
-    counts := '{}';
-    refs := '{}';
     IF p_settle_holds[n] <> '' THEN
-      SELECT h.* INTO settle FROM holds h WHERE h.org_id = p_org AND h.id = p_settle_holds[n];
-      IF NOT FOUND OR settle.state NOT IN ('held', 'unsettled') OR settle.amount_nanos <> p_settle_amounts[n] OR settle.carved_nanos + settle.captured_nanos + settle.released_nanos <> 0 THEN
+      IF head.open IS NOT TRUE OR head.settled_amount <> p_settle_amounts[n] THEN
         RAISE EXCEPTION 'hold % is not open with the amount %', p_settle_holds[n], p_settle_amounts[n];
       END IF;
-      cap := least(p_used[n], settle.amount_nanos);
-      rel := settle.amount_nanos - cap;
-      carved := settle.parent_id IS NOT NULL;
-      counts := settle.budgets;
+      cap := least(p_used[n], head.settled_amount);
+      rel := head.settled_amount - cap;
     END IF;
-    IF carved OR p_parents[n] <> '' THEN
-      SELECT h.* INTO parent FROM holds h WHERE h.org_id = p_org AND h.id = CASE WHEN carved THEN settle.parent_id ELSE p_parents[n] END;
-      IF NOT FOUND OR (p_parents[n] <> '' AND parent.id <> p_parents[n]) THEN
+    ceiling := NULL;
+    IF head.parent IS NOT NULL OR p_parents[n] <> '' THEN
+      SELECT h.id, h.ctid, h.state IN ('held', 'unsettled'), h.amount_nanos - h.carved_nanos - h.captured_nanos - h.released_nanos, h.budgets INTO ceiling
+        FROM holds h WHERE h.org_id = p_org AND h.id = coalesce(head.parent, p_parents[n]);
+      IF NOT FOUND OR (p_parents[n] <> '' AND ceiling.id <> p_parents[n]) THEN
         RAISE EXCEPTION 'the unit of % and what it settles have not the same ceiling', p_sessions[n];
       END IF;
-      parent_open := parent.state IN ('held', 'unsettled');
-      IF carved THEN
-        counts := parent.budgets;
+      IF head.parent IS NOT NULL THEN
+        head.counts := ceiling.counts;
       END IF;
     END IF;
-    back := CASE WHEN carved AND parent_open THEN 0 ELSE rel END;
-    with_own := pending;
-    with_own_amounts := pending_amounts;
-    IF cardinality(counts) > 0 THEN
-      with_own := with_own || counts;
-      with_own_amounts := with_own_amounts || array_fill(-back, ARRAY[cardinality(counts)]);
+    -- What a child releases stays with its parent while that is open. A parent that was settled before can't give it back any more.
+    back := CASE WHEN head.parent IS NOT NULL AND ceiling.open THEN 0 ELSE rel END;
+    refs := '{}';
+    IF budgeted THEN
+      with_own := pending;
+      with_own_amounts := pending_amounts;
+      IF cardinality(head.counts) > 0 THEN
+        with_own := with_own || head.counts;
+        with_own_amounts := with_own_amounts || array_fill(-back, ARRAY[cardinality(head.counts)]);
+      END IF;
     END IF;
     IF p_holds[n] <> '' THEN
       free := CASE
         WHEN p_parents[n] = '' THEN balance + back
-        WHEN parent_open THEN parent.amount_nanos - parent.carved_nanos - parent.captured_nanos - parent.released_nanos + CASE WHEN carved THEN rel ELSE 0 END
+        WHEN ceiling.open THEN ceiling.free + CASE WHEN head.parent IS NULL THEN 0 ELSE rel END
         ELSE 0 END;
       IF free < p_amounts[n] THEN
         outcome := 'short';
@@ -269,7 +296,7 @@ BEGIN
         CONTINUE;
       END IF;
       IF budgeted THEN
-        SELECT * INTO room FROM budget_room(p_org, head.budget_scopes, p_amounts[n], CASE WHEN p_parents[n] = '' THEN '{}' ELSE parent.budgets END, with_own, with_own_amounts) r;
+        SELECT * INTO room FROM budget_room(p_org, head.scopes, p_amounts[n], CASE WHEN p_parents[n] = '' THEN '{}' ELSE ceiling.counts END, with_own, with_own_amounts) r;
         IF room.short IS NOT NULL THEN
           outcome := 'short';
           available := room.available;
@@ -285,80 +312,129 @@ BEGIN
     END IF;
 
     -- It is to be written.
-    done := done || n;
-    balance := balance + back - CASE WHEN p_holds[n] <> '' AND p_parents[n] = '' THEN p_amounts[n] ELSE 0 END;
-    pending := with_own;
-    pending_amounts := with_own_amounts;
-    IF cardinality(refs) > 0 THEN
-      pending := pending || refs;
-      pending_amounts := pending_amounts || array_fill(p_amounts[n], ARRAY[cardinality(refs)]);
+    done[n] := true;
+    sessions_at[n] := head.at;
+    balance := balance + back;
+    IF budgeted THEN
+      pending := with_own;
+      pending_amounts := with_own_amounts;
+      IF cardinality(refs) > 0 THEN
+        pending := pending || refs;
+        pending_amounts := pending_amounts || array_fill(p_amounts[n], ARRAY[cardinality(refs)]);
+        placed_refs[n] := refs::text;
+      END IF;
     END IF;
     IF p_settle_holds[n] <> '' THEN
-      IF p_used[n] > cap THEN
-        INSERT INTO bound_breaches (model, step_id, excess_nanos, noted_at)
-          SELECT s.name, s.id, p_used[n] - cap, p_nows[n] FROM steps s WHERE s.org_id = p_org AND s.id = settle.step_id AND s.kind = 'model_call'
-          ON CONFLICT (model) DO NOTHING;
-      END IF;
-      UPDATE holds h SET captured_nanos = cap, released_nanos = rel, settled_at = p_nows[n], state = CASE WHEN cap = 0 THEN 'released' ELSE 'captured' END
-        WHERE h.org_id = p_org AND h.id = p_settle_holds[n];
+      holds_to_settle := holds_to_settle + 1;
+      holds_at[n] := head.hold_at;
+      caps[n] := cap;
+      rels[n] := rel;
       IF cap > 0 THEN
-        posted := posted || ROW (p_org, p_capture_entries[n], 'held', 'spent', cap, 'capture', settle.id, p_sessions[n], settle.step_id, '', p_nows[n], counts)::ledger_transfers;
+        posted := posted || ROW (p_org, p_capture_entries[n], 'held', 'spent', cap, 'capture', head.settles, p_sessions[n], head.settled_step, '', p_nows[n], head.counts)::ledger_transfers;
       END IF;
       IF back > 0 THEN
-        posted := posted || ROW (p_org, p_release_entries[n], 'held', 'available', back, 'release', settle.id, p_sessions[n], settle.step_id, '', p_nows[n], counts)::ledger_transfers;
+        posted := posted || ROW (p_org, p_release_entries[n], 'held', 'available', back, 'release', head.settles, p_sessions[n], head.settled_step, '', p_nows[n], head.counts)::ledger_transfers;
       END IF;
       IF p_used[n] > cap THEN
-        posted := posted || ROW (p_org, p_loss_entries[n], 'loss', 'spent', p_used[n] - cap, 'loss', settle.id, p_sessions[n], settle.step_id, 'used above the hold', p_nows[n], '{}')::ledger_transfers;
+        exceeding := true;
+        posted := posted || ROW (p_org, p_loss_entries[n], 'loss', 'spent', p_used[n] - cap, 'loss', head.settles, p_sessions[n], head.settled_step, 'used above the hold', p_nows[n], '{}')::ledger_transfers;
       END IF;
     END IF;
-    IF carved OR p_parents[n] <> '' THEN
-      -- What a child releases stays with its parent while that is open. A parent that was settled before can't give it back any more.
-      UPDATE holds h SET captured_nanos = h.captured_nanos + CASE WHEN carved THEN cap ELSE 0 END,
-          carved_nanos = h.carved_nanos - CASE WHEN carved THEN settle.amount_nanos ELSE 0 END + CASE WHEN p_parents[n] = '' THEN 0 ELSE p_amounts[n] END,
-          released_nanos = h.released_nanos + CASE WHEN carved THEN back ELSE 0 END
-        WHERE h.org_id = p_org AND h.id = parent.id;
+    IF ceiling.id IS NOT NULL THEN
+      carving := true;
+      ceilings_at[n] := ceiling.at;
+      IF head.parent IS NOT NULL THEN
+        backs[n] := back;
+        uncarved[n] := head.settled_amount;
+      END IF;
     END IF;
     IF p_settled_steps[n] <> '' THEN
-      UPDATE steps s SET settled_seq = p_settled_seqs[n], outcome = p_settled_outcomes[n], usage = p_settled_usages[n]::jsonb, cost_nanos = p_settled_costs[n],
-          error = nullif(p_settled_errors[n], '')::jsonb, settled_at = p_nows[n]
-        WHERE s.org_id = p_org AND s.id = p_settled_steps[n] AND s.settled_seq IS NULL;
-      IF NOT FOUND THEN
-        RAISE EXCEPTION 'step % is not open', p_settled_steps[n];
-      END IF;
+      steps_to_settle := steps_to_settle + 1;
+      steps_at[n] := head.step_at;
     END IF;
-    IF p_intended_steps[n] <> '' THEN
-      INSERT INTO steps (org_id, session_id, id, kind, effect_key, epoch, intended_seq, name, hold_id, intended_at)
-        VALUES (p_org, p_sessions[n], p_intended_steps[n], p_intended_kinds[n], p_intended_keys[n], p_epochs[n], p_intended_seqs[n], p_intended_names[n],
-                nullif(p_holds[n], ''), p_nows[n]);
+    IF p_holds[n] <> '' AND p_parents[n] = '' AND p_amounts[n] > 0 THEN
+      balance := balance - p_amounts[n];
+      posted := posted || ROW (p_org, p_hold_entries[n], 'available', 'held', p_amounts[n], 'hold', p_holds[n], p_sessions[n], p_hold_steps[n], '', p_nows[n], refs)::ledger_transfers;
     END IF;
-    IF p_holds[n] <> '' THEN
-      INSERT INTO holds (org_id, id, parent_id, session_id, step_id, amount_nanos, state, price_version, lines, expires_at, created_at, budgets)
-        VALUES (p_org, p_holds[n], nullif(p_parents[n], ''), p_sessions[n], p_hold_steps[n], p_amounts[n], 'held', p_price_versions[n], p_lines[n]::jsonb,
-                p_expires[n], p_nows[n], refs);
-      IF p_parents[n] = '' AND p_amounts[n] > 0 THEN
-        posted := posted || ROW (p_org, p_hold_entries[n], 'available', 'held', p_amounts[n], 'hold', p_holds[n], p_sessions[n], p_hold_steps[n], '', p_nows[n], refs)::ledger_transfers;
-      END IF;
-    END IF;
-    UPDATE sessions s SET last_seq = p_last_seqs[n], status = p_statuses[n], stop_reason = nullif(p_stop_reasons[n], '')::jsonb, usage = p_usages[n]::jsonb,
-        charged_nanos = p_charged[n], limits = p_limits[n]::jsonb, last_active_at = p_nows[n], updated_at = p_nows[n], version = s.version + 1,
-        lease_owner = CASE WHEN p_release_leases[n] THEN NULL ELSE s.lease_owner END, lease_address = CASE WHEN p_release_leases[n] THEN NULL ELSE s.lease_address END,
-        lease_expires_at = CASE WHEN p_release_leases[n] THEN NULL ELSE s.lease_expires_at END
-      WHERE s.org_id = p_org AND s.id = p_sessions[n];
     RETURN NEXT;
   END LOOP;
-  IF cardinality(done) = 0 THEN
+  FOR n IN 1..total LOOP
+    IF NOT answered[n] THEN
+      unit := n;
+      outcome := CASE WHEN p_wait THEN 'fenced' ELSE 'busy' END; -- who has waited and finds none looks for a session that is not there
+      available := 0;
+      short := '';
+      short_name := '';
+      RETURN NEXT;
+    END IF;
+  END LOOP;
+  IF NOT true = ANY (done) THEN
     RETURN;
   END IF;
 
-  IF cardinality(posted) > 0 THEN
-    INSERT INTO ledger_transfers SELECT * FROM unnest(posted);
+  IF exceeding THEN
+    INSERT INTO bound_breaches (model, step_id, excess_nanos, noted_at)
+      SELECT s.name, s.id, u.used - caps[u.n], p_nows[u.n]
+      FROM unnest(p_settle_holds, p_used) WITH ORDINALITY u (hold, used, n)
+        JOIN holds h ON h.org_id = p_org AND h.id = u.hold JOIN steps s ON s.org_id = p_org AND s.id = h.step_id AND s.kind = 'model_call'
+      WHERE done[u.n] AND u.hold <> '' AND u.used > caps[u.n]
+      ON CONFLICT (model) DO NOTHING;
   END IF;
-  INSERT INTO events (org_id, session_id, seq, id, type, schema_version, epoch, step_id, payload, created_at)
-    SELECT p_org, p_sessions[e.unit], e.seq, e.id, e.type, p_schema_version, p_epochs[e.unit], nullif(e.step, ''), e.payload::jsonb, p_nows[e.unit]
-    FROM unnest(p_event_units, p_seqs, p_ids, p_types, p_step_ids, p_payloads) e (unit, seq, id, type, step, payload)
-    WHERE e.unit = ANY (done);
-  INSERT INTO outbox (org_id, project_id, session_id, kind, payload)
-    SELECT p_org, p_projects[x.unit], p_sessions[x.unit], 'span', x.span::json FROM unnest(p_span_units, p_spans) x (unit, span) WHERE x.unit = ANY (done);
+  way := set_config('enable_indexscan', 'off', true); -- what is left to the planner is to go where the rows are
+  IF carving THEN
+    UPDATE holds h SET captured_nanos = h.captured_nanos + CASE WHEN uncarved[u.n] > 0 THEN caps[u.n] ELSE 0 END, released_nanos = h.released_nanos + backs[u.n],
+        carved_nanos = h.carved_nanos - uncarved[u.n] + CASE WHEN p_parents[u.n] = '' THEN 0 ELSE p_amounts[u.n] END
+      FROM unnest(ceilings_at) WITH ORDINALITY u (at, n) WHERE h.ctid = u.at AND h.org_id = p_org;
+  END IF;
+  WITH settled_holds AS (
+    UPDATE holds h SET captured_nanos = caps[u.n], released_nanos = rels[u.n], settled_at = p_nows[u.n], state = CASE WHEN caps[u.n] = 0 THEN 'released' ELSE 'captured' END
+      FROM unnest(holds_at) WITH ORDINALITY u (at, n)
+      WHERE h.ctid = u.at AND h.org_id = p_org AND h.state IN ('held', 'unsettled')
+      RETURNING 1
+  ), placed_holds AS (
+    INSERT INTO holds (org_id, id, parent_id, session_id, step_id, amount_nanos, state, price_version, lines, expires_at, created_at, budgets)
+      SELECT p_org, u.hold, nullif(u.parent, ''), p_sessions[u.n], u.step, u.amount, 'held', u.version, u.lines::jsonb, u.expires, p_nows[u.n], coalesce(placed_refs[u.n]::budget_ref[], '{}')
+      FROM unnest(p_holds, p_parents, p_hold_steps, p_amounts, p_price_versions, p_lines, p_expires) WITH ORDINALITY u (hold, parent, step, amount, version, lines, expires, n)
+      WHERE done[u.n] AND u.hold <> ''
+  ), settled_steps AS (
+    UPDATE steps s SET settled_seq = u.seq, outcome = u.result, usage = u.usage::jsonb, cost_nanos = u.cost, error = nullif(u.error, '')::jsonb, settled_at = p_nows[u.n]
+      FROM unnest(steps_at, p_settled_seqs, p_settled_outcomes, p_settled_usages, p_settled_costs, p_settled_errors) WITH ORDINALITY u (at, seq, result, usage, cost, error, n)
+      WHERE s.ctid = u.at AND s.org_id = p_org AND s.settled_seq IS NULL
+      RETURNING 1
+  ), intended_steps AS (
+    INSERT INTO steps (org_id, session_id, id, kind, effect_key, epoch, intended_seq, name, hold_id, intended_at)
+      SELECT p_org, p_sessions[u.n], u.step, u.kind, u.key, p_epochs[u.n], u.seq, u.name, nullif(p_holds[u.n], ''), p_nows[u.n]
+      FROM unnest(p_intended_steps, p_intended_kinds, p_intended_keys, p_intended_seqs, p_intended_names) WITH ORDINALITY u (step, kind, key, seq, name, n)
+      WHERE done[u.n] AND u.step <> ''
+  ), moved_sessions AS (
+    UPDATE sessions s SET last_seq = u.seq, status = u.status, stop_reason = nullif(u.stop, '')::jsonb, usage = u.usage::jsonb,
+        charged_nanos = u.charged, limits = u.limits::jsonb, last_active_at = u.now, updated_at = u.now, version = s.version + 1,
+        lease_owner = CASE WHEN u.release THEN NULL ELSE s.lease_owner END, lease_address = CASE WHEN u.release THEN NULL ELSE s.lease_address END,
+        lease_expires_at = CASE WHEN u.release THEN NULL ELSE s.lease_expires_at END
+      FROM unnest(sessions_at, p_last_seqs, p_statuses, p_stop_reasons, p_usages, p_charged, p_limits, p_nows, p_release_leases) u (at, seq, status, stop, usage, charged, limits, now, release)
+      WHERE s.ctid = u.at AND s.org_id = p_org
+      RETURNING 1
+  ), appended AS (
+    INSERT INTO events (org_id, session_id, seq, id, type, schema_version, epoch, step_id, payload, created_at)
+      SELECT p_org, p_sessions[e.unit], e.seq, e.id, e.type, p_schema_version, p_epochs[e.unit], nullif(e.step, ''), e.payload::jsonb, p_nows[e.unit]
+      FROM unnest(p_event_units, p_seqs, p_ids, p_types, p_step_ids, p_payloads) e (unit, seq, id, type, step, payload)
+      WHERE done[e.unit]
+  ), transferred AS (
+    INSERT INTO ledger_transfers SELECT * FROM unnest(posted)
+  ), told AS (
+    INSERT INTO outbox (org_id, project_id, session_id, kind, payload)
+      SELECT p_org, p_projects[x.unit], p_sessions[x.unit], 'span', x.span::json FROM unnest(p_span_units, p_spans) x (unit, span) WHERE done[x.unit]
+  )
+  SELECT (SELECT count(*) FROM settled_holds), (SELECT count(*) FROM settled_steps), (SELECT count(*) FROM moved_sessions) INTO holds_settled, steps_settled, written;
+  IF holds_settled <> holds_to_settle THEN
+    RAISE EXCEPTION 'of % holds to settle % are open', holds_to_settle, holds_settled;
+  END IF;
+  IF steps_settled <> steps_to_settle THEN
+    RAISE EXCEPTION 'of % steps to settle % are open', steps_to_settle, steps_settled;
+  END IF;
+  IF written <> cardinality(array_positions(done, true)) THEN
+    RAISE EXCEPTION 'of % sessions % are where they were', cardinality(array_positions(done, true)), written;
+  END IF;
 END $$;
 -- +goose StatementEnd
 
