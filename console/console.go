@@ -18,6 +18,7 @@ import (
 	"ambit.dev/ambit/console/ambit"
 	"ambit.dev/ambit/console/budgets"
 	"ambit.dev/ambit/console/gallery"
+	consoleidentity "ambit.dev/ambit/console/identity"
 	"ambit.dev/ambit/console/keys"
 	"ambit.dev/ambit/console/ledger"
 	"ambit.dev/ambit/console/members"
@@ -42,6 +43,7 @@ import (
 	"ambit.dev/ambit/sandbox"
 	"ambit.dev/ambit/scheduler"
 	"ambit.dev/ambit/tenants"
+	"ambit.dev/ambit/tenants/identity"
 )
 
 // Deps are what the console stands on. All are needed but those that say otherwise.
@@ -57,6 +59,9 @@ type Deps struct {
 	Policies *policy.Service
 	Traces   *observability.Reader
 	Webhooks *notifications.Webhooks
+	// StepUp has people confirm dangerous acts; AgentKeys are what agents sign with.
+	StepUp    *identity.StepUp
+	AgentKeys *identity.AgentKeys
 	// Sandboxes shows the files of sessions; without it they are said to be out of reach.
 	Sandboxes *sandbox.Service
 	// Drain ends the streams of pages when the process stops; nil makes one that nobody drains.
@@ -81,8 +86,8 @@ const bodyLimit = "6M"
 
 // Register adds the console to e, which is the console's own: it also decides there what an error and an unknown address look like.
 func Register(e *echo.Echo, d Deps) error {
-	if d.DB == nil || d.Log == nil || d.Tenants == nil || d.Agents == nil || d.Sessions == nil || d.Policies == nil || d.Traces == nil || d.Webhooks == nil || d.Models == nil {
-		return errors.New("console: the database, a log, tenants, agents, sessions, policies, traces, webhooks and models are needed")
+	if d.DB == nil || d.Log == nil || d.Tenants == nil || d.Agents == nil || d.Sessions == nil || d.Policies == nil || d.Traces == nil || d.Webhooks == nil || d.Models == nil || d.StepUp == nil || d.AgentKeys == nil {
+		return errors.New("console: the database, a log, tenants, agents, sessions, policies, traces, webhooks, models, step-up and agents' keys are needed")
 	}
 	public, err := url.Parse(d.PublicURL)
 	if err != nil || public.Host == "" {
@@ -151,11 +156,12 @@ func registerProject(g *echo.Group, d Deps) {
 	tools, models := d.toolNames(), d.modelNames
 	(&ambit.Handler{DB: d.DB, Agents: d.Agents, Policies: d.Policies, Tools: tools, Models: models}).Register(g)
 	(&permissions.Handler{DB: d.DB, Tenants: d.Tenants, Agents: d.Agents, Policies: d.Policies, Sessions: d.Sessions, Tools: tools, Models: models}).Register(g)
+	(&consoleidentity.Handler{DB: d.DB, Agents: d.Agents, Tenants: d.Tenants, Keys: d.AgentKeys, StepUp: d.StepUp}).Register(g)
 	(&members.Handler{DB: d.DB, Tenants: d.Tenants}).Register(g)
 	(&webhooks.Handler{DB: d.DB, Webhooks: d.Webhooks}).Register(g)
 	(&keys.Handler{DB: d.DB, Tenants: d.Tenants, APIURL: d.APIURL}).Register(g)
 	(&stops.Handler{DB: d.DB, Agents: d.Agents, Tenants: d.Tenants, Sessions: d.Sessions}).Register(g)
-	(&settings.Handler{DB: d.DB, Tenants: d.Tenants}).Register(g)
+	(&settings.Handler{DB: d.DB, Tenants: d.Tenants, StepUp: d.StepUp}).Register(g)
 }
 
 func (d Deps) toolNames() []string {

@@ -45,7 +45,10 @@ func TestNothingOfAnotherOrganisationCanBeSeen(t *testing.T) {
 	maps.Copy(theirs, w.governed(t, ada, agent))
 	hook, sent := w.webhook(t, ada, "https://hooks.example.com/secret-path")
 	theirs[":webhook"], theirs[":delivery"] = string(hook), string(sent)
+	_, enrolled := w.passkey(t, ada, "laptop")
+	theirs[":kid"], theirs[":passkey"] = w.keyOf(t, ada, agent.ID), string(enrolled.Passkey.ID)
 	never := map[string]string{
+		":kid": "x", ":passkey": string(id.New[id.Passkey]()),
 		":agent": string(id.New[id.Agent]()), ":session": string(id.New[id.Session]()), ":key": string(id.New[id.Key]()), ":sign_in": string(id.New[id.SignIn]()),
 		":id": string(id.New[id.Session]()), ":slug": "y", ":seq": "1", ":stop": string(id.New[id.Stop]()), ":budget": string(id.New[id.Budget]()),
 		":member": string(id.New[id.Member]()), ":invitation": string(id.New[id.Invitation]()), ":role": string(id.New[id.Role]()), ":rule": string(id.New[id.Permission]()),
@@ -206,7 +209,7 @@ func TestAViewerLooksAndDoesNotTouch(t *testing.T) {
 			string(ada.Organization.ID), string(id.New[id.Member]()), string(vic.User.ID))
 		return err
 	}))
-	for path, want := range map[string]int{"": 200, "/agents": 200, "/sessions": 200, "/traces": 200, "/settings": 200, "/keys": 403, "/webhooks": 403, "/agents/new": 403, "/budgets": 200, "/usage": 200, "/ledger": 200, "/budgets/new": 403} {
+	for path, want := range map[string]int{"": 200, "/agents": 200, "/sessions": 200, "/traces": 200, "/settings": 200, "/identity": 200, "/keys": 403, "/webhooks": 403, "/agents/new": 403, "/budgets": 200, "/usage": 200, "/ledger": 200, "/budgets/new": 403} {
 		got, body := get(t, client, w.URL+ada.path+path)
 		require.Equal(t, want, got, path)
 		require.NotContains(t, body, ">New agent<", "what may not be done is not offered on %s", path)
@@ -215,7 +218,7 @@ func TestAViewerLooksAndDoesNotTouch(t *testing.T) {
 	require.Equal(t, 200, got)
 	require.NotContains(t, body, "kill-dialog")
 	require.NotContains(t, body, "composer-box")
-	for _, act := range []string{"/sessions/" + string(session) + "/kill", "/sessions/" + string(session) + "/messages", "/playground", "/agents/new", "/keys/new", "/settings/organisation", "/budgets/new", "/members/invite", "/roles/new", "/permissions/rules/new", "/permissions/presets", "/webhooks/new", "/agents/" + string(agent.ID) + "/tags", "/sessions/" + string(session) + "/resume"} {
+	for _, act := range []string{"/sessions/" + string(session) + "/kill", "/sessions/" + string(session) + "/messages", "/playground", "/agents/new", "/keys/new", "/settings/organisation", "/budgets/new", "/members/invite", "/roles/new", "/permissions/rules/new", "/permissions/presets", "/webhooks/new", "/agents/" + string(agent.ID) + "/tags", "/identity/agents/" + string(agent.ID) + "/rotate", "/sessions/" + string(session) + "/resume"} {
 		require.Equal(t, http.StatusForbidden, ask(t, client, http.MethodPost, w.URL+ada.path+act).status, act)
 	}
 }
@@ -250,8 +253,16 @@ func TestARoleOfTheOrganisationsOwnAllowsWhatItNamesAndNoMore(t *testing.T) {
 		"POST /settings/password": "one's own account",
 		"POST /settings/sign-ins/:sign_in/revoke": "one's own account",
 		"POST /settings/sign-ins/revoke-others":   "one's own account",
+		"GET /settings/passkeys/new":              "one's own account",
+		"POST /settings/passkeys/new":             "one's own account",
+		"POST /settings/passkeys":                 "one's own account",
+		"POST /settings/passkeys/:passkey/rename": "one's own account",
+		"GET /settings/passkeys/:passkey/revoke":  "one's own account",
+		"POST /settings/passkeys/:passkey/revoke": "one's own account",
+		"GET /settings/recovery-codes":            "one's own account",
+		"POST /settings/recovery-codes":           "one's own account",
 	}
-	values := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": "key_x", ":seq": "1", ":sign_in": "x", ":stop": "sto_x", ":budget": "bud_x", ":member": "mem_x", ":invitation": "inv_x", ":role": "rol_x", ":rule": "per_x", ":webhook": "whk_x", ":delivery": "dlv_x"}
+	values := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": "key_x", ":seq": "1", ":sign_in": "x", ":stop": "sto_x", ":budget": "bud_x", ":member": "mem_x", ":invitation": "inv_x", ":role": "rol_x", ":rule": "per_x", ":webhook": "whk_x", ":delivery": "dlv_x", ":kid": "x", ":passkey": "psk_x"}
 	refused := 0
 	for _, r := range w.routes {
 		rest, ofProject := strings.CutPrefix(r.Path, "/o/:org/p/:project")

@@ -42,6 +42,7 @@ import (
 	"ambit.dev/ambit/observability"
 	"ambit.dev/ambit/scheduler"
 	"ambit.dev/ambit/tenants"
+	"ambit.dev/ambit/tenants/identity"
 )
 
 const (
@@ -52,15 +53,17 @@ const (
 
 // world is the console on real parts: Postgres, ClickHouse and a worker with the scripted model; only sandboxes are missing.
 type world struct {
-	db       *postgres.DB
-	tenants  *tenants.Service
-	agents   *agents.Service
-	sessions *scheduler.Service
-	policies *policy.Service
-	webhooks *notifications.Webhooks
-	server   *httptest.Server
-	routes   []*echo.Route
-	URL      string
+	db        *postgres.DB
+	tenants   *tenants.Service
+	agents    *agents.Service
+	sessions  *scheduler.Service
+	policies  *policy.Service
+	webhooks  *notifications.Webhooks
+	stepUp    *identity.StepUp
+	agentKeys *identity.AgentKeys
+	server    *httptest.Server
+	routes    []*echo.Route
+	URL       string
 }
 
 // signer stands for the instance's key, which this package does not test.
@@ -86,6 +89,14 @@ func newWorld(t *testing.T) *world {
 			return err
 		},
 	})
+	require.NoError(t, err)
+	known := identity.Deps{Clock: clock.System(), Logger: log, Sealer: sealer}
+	ring := identity.New(w.db, known)
+	require.NoError(t, ring.Start(t.Context()))
+	t.Cleanup(func() { require.NoError(t, ring.Stop(context.Background())) })
+	w.agentKeys, err = identity.NewAgentKeys(w.db, known, w.URL)
+	require.NoError(t, err)
+	w.stepUp, err = identity.NewStepUp(w.db, identity.StepUpDeps{Deps: known, Keys: ring, People: w.tenants, PublicURL: w.URL})
 	require.NoError(t, err)
 	gateway, err := models.New(models.Config{Providers: []models.Provider{scripted.New(scripted.Config{})}, Clock: clock.System(), Log: log})
 	require.NoError(t, err)
@@ -135,6 +146,7 @@ func newWorld(t *testing.T) *world {
 	}
 	require.NoError(t, console.Register(e, console.Deps{
 		DB: w.db, Log: log, PublicURL: w.URL, APIURL: w.URL, Tenants: w.tenants, Agents: w.agents, Sessions: w.sessions, Policies: w.policies, Traces: observability.NewReader(traces), Webhooks: w.webhooks,
+		StepUp: w.stepUp, AgentKeys: w.agentKeys,
 		Models: func(context.Context) []consoleagents.Model {
 			return []consoleagents.Model{{ID: "ambit/scripted", Provider: "Built in", Note: "no language model"}}
 		},
@@ -185,7 +197,7 @@ func (w *world) client(t testing.TB, a *account) *http.Client {
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())
 		require.Equal(t, 200, resp.StatusCode)
-		require.Equal(t, a.path, resp.Request.URL.Path)
+		require.True(t, strings.HasPrefix(resp.Request.URL.Path, "/o/"), "signed in at %s", resp.Request.URL.Path)
 	}
 	return c
 }

@@ -35,6 +35,7 @@ var navigation = []navGroup{
 	}},
 	{Title: "Govern", Items: []navItem{
 		{Key: "permissions", Label: "Permissions", Icon: "shield", Go: "r", Parts: []string{"permissions"}, Needs: []tenants.Permission{tenants.PermissionsRead, tenants.AgentsRead}},
+		{Key: "identity", Label: "Identity", Icon: "fingerprint", Go: "i", Parts: []string{"identity"}, Needs: []tenants.Permission{tenants.AgentsRead}},
 		{Key: "members", Label: "Members", Icon: "user", Go: "m", Parts: []string{"members"}, Needs: []tenants.Permission{tenants.MembersRead}},
 	}},
 	{Title: "Money", Items: []navItem{

@@ -14,12 +14,14 @@ import (
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/postgres"
 	"ambit.dev/ambit/tenants"
+	"ambit.dev/ambit/tenants/identity"
 )
 
 // Handler serves the settings.
 type Handler struct {
 	DB      *postgres.DB
 	Tenants *tenants.Service
+	StepUp  *identity.StepUp
 }
 
 // Register adds the page to a project's routes.
@@ -29,6 +31,7 @@ func (h *Handler) Register(g *echo.Group) {
 	g.POST("/settings/password", h.password)
 	g.POST("/settings/sign-ins/:sign_in/revoke", h.revokeSignIn)
 	g.POST("/settings/sign-ins/revoke-others", h.revokeOthers)
+	h.registerSecurity(g)
 	g.POST("/settings/organisation", h.organisation, page.Need(tenants.OrganizationWrite))
 	g.POST("/settings/projects", h.newProject, page.Need(tenants.ProjectsWrite))
 }
@@ -47,7 +50,7 @@ func (h *Handler) draw(c echo.Context, status int, tab string, problems ui.Probl
 		Problems: problems, ProjectInput: projectInput, MailEnabled: h.Tenants.MailEnabled(),
 	}
 	switch tab {
-	case "organisation", "projects":
+	case "security", "organisation", "projects":
 	default:
 		v.Tab = "you"
 	}
@@ -70,6 +73,8 @@ func (h *Handler) draw(c echo.Context, status int, tab string, problems ui.Probl
 	case "you":
 		found, listErr := h.Tenants.ListSignIns(ctx, viewer.User)
 		v.SignIns, err = signInRows(found, viewer, base), listErr
+	case "security":
+		v.Security, err = h.security(c)
 	case "organisation":
 		err = h.fillOrganisation(c, &v)
 	case "projects":

@@ -49,13 +49,15 @@ type view struct {
 	// StopProject and StopEverything lead to the question before the red button; empty for who may not.
 	StopProject, StopEverything, Stops string
 	MailEnabled                        bool
+
+	Security securityView
 }
 
 // tabs name the permission that each needs; one's own account needs none.
 var tabs = []struct {
 	key, label string
 	needs      tenants.Permission
-}{{"you", "You", ""}, {"organisation", "Organisation", tenants.OrganizationRead}, {"projects", "Projects", tenants.ProjectsRead}}
+}{{"you", "You", ""}, {"security", "Security", ""}, {"organisation", "Organisation", tenants.OrganizationRead}, {"projects", "Projects", tenants.ProjectsRead}}
 
 // tabSegments leaves out what the viewer may not see.
 func tabSegments(p page.Place, base, current string) []ui.Segment {
