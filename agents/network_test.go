@@ -41,6 +41,29 @@ func TestAllowedHostsHaveOneSpelling(t *testing.T) {
 	}
 }
 
+func TestIdentityIsShownToAllowedHostsOnly(t *testing.T) {
+	check := func(allowed []string, known ...string) (journal.Definition, error) {
+		return catalogue.Check("", journal.Definition{Model: "test/model", Network: journal.Network{AllowedHosts: allowed, IdentityHosts: known}})
+	}
+	d, err := check([]string{"api.example.com", "*.example.org"}, "API.example.com", "*.example.org")
+	require.NoError(t, err)
+	require.Equal(t, []string{"api.example.com", "*.example.org"}, d.Network.IdentityHosts)
+	for _, c := range []struct {
+		pointer string
+		allowed []string
+		known   []string
+	}{
+		{"/network/identity_hosts/0", nil, []string{"api.example.com"}},
+		{"/network/identity_hosts/0", []string{"*.example.org"}, []string{"api.example.org"}}, // named, not derived
+		{"/network/identity_hosts/1", []string{"a.example"}, []string{"a.example", "A.example"}},
+		{"/network/identity_hosts/0", []string{"a.example"}, []string{"https://a.example"}},
+		{"/network/identity_hosts/0", []string{"a.example:8443"}, []string{"a.example"}},
+	} {
+		_, err := check(c.allowed, c.known...)
+		require.Equal(t, c.pointer, fault.As(err).Fields[0].Pointer, "%v", c)
+	}
+}
+
 func TestAChangeOfTheNetworkMakesAVersion(t *testing.T) {
 	s := newShelf(t)
 	a, err := s.create("reaching")

@@ -123,7 +123,8 @@ func checkLimits(pointer string, l journal.Limits) []fault.Field {
 // checkNetwork brings each host into its one spelling, so that a rule and a request mean the same by it.
 func checkNetwork(pointer string, n journal.Network) (journal.Network, []fault.Field) {
 	if len(n.AllowedHosts) == 0 {
-		return journal.Network{}, nil
+		_, wrong := checkIdentityHosts(strings.TrimSuffix(pointer, "allowed_hosts")+"identity_hosts", n.IdentityHosts, nil)
+		return journal.Network{}, wrong
 	}
 	if len(n.AllowedHosts) > MaxAllowedHosts {
 		return n, []fault.Field{{Pointer: pointer, Code: "too_many", Message: fmt.Sprintf("An agent may have at most %d allowed hosts.", MaxAllowedHosts)}}
@@ -143,7 +144,27 @@ func checkNetwork(pointer string, n journal.Network) (journal.Network, []fault.F
 		}
 		hosts = append(hosts, rule.String())
 	}
-	return journal.Network{AllowedHosts: hosts}, wrong
+	known, bad := checkIdentityHosts(strings.TrimSuffix(pointer, "allowed_hosts")+"identity_hosts", n.IdentityHosts, hosts)
+	return journal.Network{AllowedHosts: hosts, IdentityHosts: known}, append(wrong, bad...)
+}
+
+// checkIdentityHosts wants each to be one of the allowed hosts, in the same words: who gets the agent's token is named, not derived.
+func checkIdentityHosts(pointer string, named, allowed []string) (hosts []string, wrong []fault.Field) {
+	for i, raw := range named {
+		at := fmt.Sprintf("%s/%d", pointer, i)
+		rule, err := egress.ParseRule(strings.TrimSpace(raw))
+		switch {
+		case err != nil:
+			wrong = append(wrong, fault.Field{Pointer: at, Code: "invalid_host", Message: err.Error()})
+		case !slices.Contains(allowed, rule.String()):
+			wrong = append(wrong, fault.Field{Pointer: at, Code: "unknown_value", Message: fmt.Sprintf("%s is none of the allowed hosts.", rule)})
+		case slices.Contains(hosts, rule.String()):
+			wrong = append(wrong, fault.Field{Pointer: at, Code: "duplicate", Message: fmt.Sprintf("The host %s is listed twice.", rule)})
+		default:
+			hosts = append(hosts, rule.String())
+		}
+	}
+	return hosts, wrong
 }
 
 // CheckMetadata validates metadata: at most 16 pairs, keys of at most 64 and values of at most 512 characters.

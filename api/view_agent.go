@@ -35,18 +35,19 @@ type definition struct {
 
 // Network is what an agent's requests may reach.
 type Network struct {
-	AllowedHosts []string `json:"allowed_hosts" maxitems:"64" maxlen:"300" example:"[\"api.example.com\",\"*.example.org\"]" doc:"Hosts that http_request may reach: exact, or *.example.org for all below it; with a port other than 80 and 443, that one alone. Empty: none."`
+	AllowedHosts  []string `json:"allowed_hosts" maxitems:"64" maxlen:"300" example:"[\"api.example.com\",\"*.example.org\"]" doc:"Hosts that http_request may reach: exact, or *.example.org for all below it; with a port other than 80 and 443, that one alone. Empty: none."`
+	IdentityHosts []string `json:"identity_hosts" maxitems:"64" maxlen:"300" doc:"Those of the allowed hosts that a request shows the agent's identity to: it then carries Authorization: Bearer with a token of three minutes, signed with the agent's key, for that host alone. Over https only."`
 }
 
 func (n *Network) domain() journal.Network {
 	if n == nil {
 		return journal.Network{}
 	}
-	return journal.Network{AllowedHosts: n.AllowedHosts}
+	return journal.Network{AllowedHosts: n.AllowedHosts, IdentityHosts: n.IdentityHosts}
 }
 
 func networkFrom(n journal.Network) Network {
-	return Network{AllowedHosts: append([]string{}, n.AllowedHosts...)}
+	return Network{AllowedHosts: append([]string{}, n.AllowedHosts...), IdentityHosts: append([]string{}, n.IdentityHosts...)}
 }
 
 func definitionFrom(d journal.Definition) definition {

@@ -217,6 +217,8 @@ type Definition struct {
 type Network struct {
 	// AllowedHosts are hosts as internal/egress reads them: "api.example.com", "*.example.com", either with a port. None: nothing is reached.
 	AllowedHosts []string `json:"allowed_hosts"`
+	// IdentityHosts are those of the allowed hosts that a request shows the agent's identity to: a token of minutes, for that host alone.
+	IdentityHosts []string `json:"identity_hosts,omitempty"`
 }
 
 // Snapshot is the agent as a session took it: which one, in which version, and the definition with the invoke's overrides applied.

@@ -30,6 +30,7 @@ type Service struct {
 	sandboxes *sandbox.Service
 	tools     *connectors.Registry
 	signer    Signer
+	tokens    Tokens
 	limits    SessionLimits
 	clock     clock.Clock
 	log       *slog.Logger
@@ -54,14 +55,16 @@ type Deps struct {
 	Sandboxes *sandbox.Service
 	Tools     *connectors.Registry
 	Signer    Signer
-	Limits    SessionLimits
-	Clock     clock.Clock
-	Log       *slog.Logger
+	// Tokens makes agents' tokens for outbound calls; nil makes none.
+	Tokens Tokens
+	Limits SessionLimits
+	Clock  clock.Clock
+	Log    *slog.Logger
 }
 
 // NewService makes the service.
 func NewService(d Deps) *Service {
-	s := &Service{db: d.DB, agents: d.Agents, gate: d.Gate, listener: d.Listener, previews: d.Previews, sandboxes: d.Sandboxes, tools: d.Tools, signer: d.Signer, limits: d.Limits, clock: d.Clock, log: d.Log}
+	s := &Service{db: d.DB, agents: d.Agents, gate: d.Gate, listener: d.Listener, previews: d.Previews, sandboxes: d.Sandboxes, tools: d.Tools, signer: d.Signer, tokens: d.Tokens, limits: d.Limits, clock: d.Clock, log: d.Log}
 	s.running, s.cut = context.WithCancel(context.Background())
 	return s
 }

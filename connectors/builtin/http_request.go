@@ -46,11 +46,18 @@ type Outside struct {
 	// Reach is asked at each call and starts from the admission, so that no argument can widen it. An error, as when the database does not
 	// answer, means that nothing is sent.
 	Reach func(ctx context.Context, g gate.Grant) (Reach, error)
+	// Identify makes the token that a host of Reach.Identity is shown; audience is the host's origin. Nil: none is shown, and such a request
+	// is not sent.
+	Identify func(ctx context.Context, g gate.Grant, audience string) (token string, err error)
+	// PlainIdentity lets a token be shown without TLS to a loopback host, for development.
+	PlainIdentity bool
 }
 
 // Reach is what an admitted call may do.
 type Reach struct {
 	Hosts egress.Rules
+	// Identity are the hosts that are shown the agent's identity.
+	Identity egress.Rules
 	// Repeated says that an earlier worker had begun this very call, and was lost: it may have been sent before.
 	Repeated bool
 }
@@ -210,6 +217,16 @@ func (o Outside) send(ctx context.Context, g gate.Grant, a requestArgs) (connect
 	if !rules.Allow(target) {
 		return connectors.Failed("Nothing was sent. This agent may not reach %s. Hosts that it may reach: %s.", target.Origin(), rules), nil
 	}
+	token := ""
+	if reach.Identity.Allow(target) {
+		if refused := o.mayIdentify(target, h); refused != "" {
+			return connectors.Failed("Nothing was sent. %s", refused), nil
+		}
+		if token, err = o.Identify(ctx, g, target.Origin()); err != nil {
+			return connectors.Result{}, fmt.Errorf("make the agent's token for %s: %w", target.Origin(), err)
+		}
+		h.Set("Authorization", "Bearer "+token)
+	}
 	res, err := o.Client.Do(ctx, egress.Request{
 		// The decision was about this address. Where a redirect leads is another request, with a decision of its own: rules tell paths apart, not
 		// only hosts.
@@ -219,7 +236,7 @@ func (o Outside) send(ctx context.Context, g gate.Grant, a requestArgs) (connect
 	var failure *egress.Failure
 	switch {
 	case err == nil:
-		return shapeResponse(a, res), nil
+		return without(token, shapeResponse(a, res)), nil
 	case errors.As(err, &refusal):
 		return connectors.Failed("Nothing was sent. %s", refusal.Message), nil
 	case ctx.Err() != nil:
@@ -228,6 +245,27 @@ func (o Outside) send(ctx context.Context, g gate.Grant, a requestArgs) (connect
 		return connectors.Result{}, err
 	}
 	return unanswered(a, failure, g.EffectKey), nil
+}
+
+// mayIdentify says why the agent's identity can't be shown, if it can't.
+func (o Outside) mayIdentify(t egress.Target, h http.Header) string {
+	switch addr, isAddr := t.Host.Addr(); {
+	case o.Identify == nil:
+		return "This agent's identity is to be shown to " + t.Origin() + ", and this Ambit makes no tokens."
+	case h.Get("Authorization") != "":
+		return "The header Authorization is the platform's for " + t.Origin() + ": it shows this agent's identity there. Leave it out."
+	case t.Scheme != "https" && !(o.PlainIdentity && (t.Host.String() == "localhost" || (isAddr && addr.IsLoopback()))):
+		return "This agent's identity is shown over https only, and " + t.Origin() + " is not."
+	}
+	return ""
+}
+
+// without keeps the token from the model, should the other side repeat it: it has no use for it, and a journal is kept longer.
+func without(token string, r connectors.Result) connectors.Result {
+	if token != "" {
+		r.Text = strings.ReplaceAll(r.Text, token, "[the agent's token]")
+	}
+	return r
 }
 
 // unanswered says what is known of a request that got no answer.

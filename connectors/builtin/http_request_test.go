@@ -289,3 +289,74 @@ func TestHTTPRequestThatMayHaveBeenSentIsNotSentAgain(t *testing.T) {
 		require.Contains(t, res.Text, "it was not sent again")
 	}
 }
+
+// TestTheAgentsIdentityIsShownWhereItWasNamed, by the platform alone, and not told to the model.
+func TestTheAgentsIdentityIsShownWhereItWasNamed(t *testing.T) {
+	var seen []string
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		seen = append(seen, r.Header.Get("Authorization"))
+		w.Header().Set("X-Echo", r.Header.Get("Authorization"))
+		_, _ = io.WriteString(w, "you sent "+r.Header.Get("Authorization"))
+	}))
+	t.Cleanup(server.Close)
+	at, err := url.Parse(server.URL)
+	require.NoError(t, err)
+	client := egress.New(egress.Config{AllowLoopback: true, Resolver: hosts{"api.example.com": "127.0.0.1"}})
+	hosts, _, err := egress.ParseRules([]string{at.Host, "api.example.com:" + at.Port()})
+	require.NoError(t, err)
+	var asked []string
+	var broken error
+	o := builtin.Outside{
+		Client: client,
+		Reach: func(context.Context, gate.Grant) (builtin.Reach, error) {
+			return builtin.Reach{Hosts: hosts, Identity: hosts[:1]}, nil
+		},
+		Identify: func(_ context.Context, g gate.Grant, audience string) (string, error) {
+			require.Equal(t, "stp_key", g.EffectKey)
+			asked = append(asked, audience)
+			return "the.agents.token", broken
+		},
+		PlainIdentity: true,
+	}
+	send := func(o builtin.Outside, arguments m) (connectors.Result, error) {
+		input, err := json.Marshal(arguments)
+		require.NoError(t, err)
+		return builtin.HTTPRequest(o).Outside(t.Context(), gate.Grant{EffectKey: "stp_key"}, input)
+	}
+	res, err := send(o, m{"url": server.URL + "/x"})
+	require.NoError(t, err)
+	require.Equal(t, []string{"Bearer the.agents.token"}, seen)
+	require.Equal(t, []string{server.URL}, asked, "the audience is the origin")
+	require.NotContains(t, res.Text, "the.agents.token")
+	require.Contains(t, res.Text, "you sent Bearer [the agent's token]")
+
+	// To an allowed host that is not named for it, it is not shown, and the agent's own header goes as it is.
+	_, err = send(o, m{"url": "http://api.example.com:" + at.Port() + "/x", "headers": m{"Authorization": "Bearer mine"}})
+	require.NoError(t, err)
+	require.Equal(t, "Bearer mine", seen[1])
+	require.Len(t, asked, 1)
+
+	refused := func(o builtin.Outside, arguments m, why string) {
+		res, err := send(o, arguments)
+		require.NoError(t, err)
+		require.True(t, res.IsError)
+		require.Contains(t, res.Text, why)
+		require.Len(t, seen, 2, "nothing was sent")
+	}
+	refused(o, m{"url": server.URL + "/x", "headers": m{"authorization": "Bearer mine"}}, "is the platform's for")
+	secure := o
+	secure.PlainIdentity = false
+	refused(secure, m{"url": server.URL + "/x"}, "over https only")
+	anywhere := o
+	anywhere.Reach = func(context.Context, gate.Grant) (builtin.Reach, error) {
+		return builtin.Reach{Hosts: hosts, Identity: hosts}, nil
+	}
+	refused(anywhere, m{"url": "http://api.example.com:" + at.Port() + "/x"}, "over https only")
+	mute := o
+	mute.Identify = nil
+	refused(mute, m{"url": server.URL + "/x"}, "makes no tokens")
+	broken = errors.New("the database is away")
+	_, err = send(o, m{"url": server.URL + "/x"})
+	require.ErrorIs(t, err, broken)
+	require.Len(t, seen, 2, "without a token nothing is sent")
+}

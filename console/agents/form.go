@@ -39,6 +39,7 @@ func (t Tool) summary() string {
 // form is what the editor holds: texts as they were typed, so that a refused form comes back unchanged.
 type form struct {
 	Name, Description, Model, System, IfRunning, Hosts        string
+	IdentityHosts                                             string
 	Tools                                                     []string
 	MaxOutput, MaxCost, MaxTokens, MaxSteps, MaxWall, Version string
 }
@@ -51,7 +52,7 @@ func readForm(c echo.Context) (form, error) {
 	get := func(name string) string { return strings.TrimSpace(values.Get(name)) }
 	return form{
 		Name: get("name"), Description: get("description"), Model: get("model"), IfRunning: get("if_running"), Tools: values["tools"],
-		Hosts: strings.ReplaceAll(get("hosts"), "\r\n", "\n"),
+		Hosts: strings.ReplaceAll(get("hosts"), "\r\n", "\n"), IdentityHosts: strings.ReplaceAll(get("identity_hosts"), "\r\n", "\n"),
 		// Browsers send line ends as CR LF; a prompt that was not touched must not become a new version.
 		System:    strings.ReplaceAll(values.Get("system"), "\r\n", "\n"),
 		MaxOutput: get("max_output"), MaxCost: strings.TrimPrefix(get("max_cost"), "$"), MaxTokens: get("max_tokens"), MaxSteps: get("max_steps"), MaxWall: get("max_wall"), Version: get("version"),
@@ -63,7 +64,7 @@ func formOf(name, description string, d journal.Definition, version int) form {
 	f := form{
 		Name: name, Description: description, Model: d.Model, System: d.System, Tools: d.Tools, IfRunning: d.IfRunning,
 		MaxOutput: number(d.MaxTokens), MaxTokens: number(d.Limits.MaxTokens), MaxSteps: number(d.Limits.MaxSteps), MaxWall: number(d.Limits.MaxWallSeconds),
-		Hosts:   strings.Join(d.Network.AllowedHosts, "\n"),
+		Hosts: strings.Join(d.Network.AllowedHosts, "\n"), IdentityHosts: strings.Join(d.Network.IdentityHosts, "\n"),
 		Version: strconv.Itoa(version),
 	}
 	if d.Limits.MaxCost != nil {
@@ -83,7 +84,8 @@ func number(n int64) string {
 // definition reads the typed texts. What it refuses is only what is no number and no money; the rest is the domain's to judge.
 func (f form) definition() (journal.Definition, ui.Problems) {
 	d := journal.Definition{Model: f.Model, System: f.System, Tools: f.Tools, IfRunning: f.IfRunning}
-	d.Network.AllowedHosts = strings.FieldsFunc(f.Hosts, func(r rune) bool { return r == ',' || unicode.IsSpace(r) })
+	apart := func(r rune) bool { return r == ',' || unicode.IsSpace(r) }
+	d.Network.AllowedHosts, d.Network.IdentityHosts = strings.FieldsFunc(f.Hosts, apart), strings.FieldsFunc(f.IdentityHosts, apart)
 	var problems ui.Problems
 	for _, one := range []struct {
 		name, label, text string

@@ -15,7 +15,7 @@ func TestTheEditorLosesNothing(t *testing.T) {
 	d := journal.Definition{
 		Model: "ambit/scripted", System: "one\ntwo", Tools: []string{"bash", "http_request"}, MaxTokens: 100, IfRunning: "reject",
 		Limits:  journal.Limits{MaxCost: &ceiling, MaxTokens: 1, MaxSteps: 2, MaxWallSeconds: 3},
-		Network: journal.Network{AllowedHosts: []string{"api.example.com", "*.example.org:8443"}},
+		Network: journal.Network{AllowedHosts: []string{"api.example.com", "*.example.org:8443"}, IdentityHosts: []string{"api.example.com"}},
 	}
 	back, problems := formOf("a", "", d, 1).definition()
 	require.Empty(t, problems)

@@ -203,7 +203,7 @@ func (h *Handler) refused(c echo.Context, err error, v editView) error {
 		return err
 	}
 	for i, one := range problems { // each of them has a place of its own in the definition, and all have one input
-		for prefix, input := range map[string]string{"tools": "tools", "network-allowed_hosts": "hosts"} {
+		for prefix, input := range map[string]string{"tools": "tools", "network-allowed_hosts": "hosts", "network-identity_hosts": "identity_hosts"} {
 			if strings.HasPrefix(one.Field, prefix) {
 				problems[i].Field = input
 			}

@@ -23,8 +23,9 @@ import (
 // effects are the ways in which code reaches a model, a tool, a sandbox or the world outside. Each use of one must stand in a function that
 // consumes an admission itself, or be listed below with the reason why it is no effect of an agent.
 var effects = map[string][]string{
-	"a provider": {"(" + module + "/models.Provider).Generate"},
-	"a tool":     {"field " + module + "/connectors.Tool.Run", "field " + module + "/connectors.Tool.Outside", module + "/connectors.Run"},
+	"a provider":       {"(" + module + "/models.Provider).Generate"},
+	"a tool":           {"field " + module + "/connectors.Tool.Run", "field " + module + "/connectors.Tool.Outside", module + "/connectors.Run"},
+	"an agent's token": {"(*" + module + "/tenants/identity.AgentKeys).MintToken", "(" + module + "/scheduler.Tokens).MintToken", "(*" + module + "/scheduler.Service).Identify", "field " + module + "/connectors/builtin.Outside.Identify"},
 	"a sandbox": {
 		"(*" + module + "/sandbox/guest.Client).Exec", "(*" + module + "/sandbox/guest.Client).Run", "(*" + module + "/sandbox/guest.Client).WriteFile",
 		"(*" + module + "/sandbox/guest.Client).WriteBytes", "(*" + module + "/sandbox/guest.Client).Remove", "(*" + module + "/sandbox/guest.Client).Restore",
@@ -56,6 +57,7 @@ var elsewhere = map[string]string{
 	"models/internal/upstream.*":           "what providers are reached by: called from their Generate, which stands under the gateway's admission, and to list models",
 	"internal/egress.*":                    "the guarded client itself",
 	"connectors/builtin.Outside.*":         "under the Grant that Registry.Call was given for its admission",
+	"scheduler.(*Service).Identify":        "takes the Grant of a consumed admission, and reads all else by it",
 	"notifications.*":                      "mail and signed webhooks are the platform's, not an agent's; webhooks go through the guarded client",
 	"scheduler.FetchPreviews.*":            "between processes of one installation",
 	"internal/clickhouse.*":                "an engine of the platform",

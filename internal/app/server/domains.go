@@ -170,7 +170,7 @@ func (d *Domains) open(ctx context.Context, role Role) (err error) {
 	d.Quotas = ratelimit.New(d.DB, d.Clock, d.Log)
 	d.Sessions = scheduler.NewService(scheduler.Deps{
 		Limits: scheduler.SessionLimits{PerKey: d.Config.SessionLimit, PerOrganization: d.Config.OrgSessionLimit},
-		DB:     d.DB, Agents: d.Agents, Gate: d.Gate, Listener: d.Listener, Previews: d.Previews, Sandboxes: d.Sandboxes, Tools: d.Tools, Signer: d.Identity.Typed(receipt.Type), Clock: d.Clock, Log: d.Log,
+		DB:     d.DB, Agents: d.Agents, Gate: d.Gate, Listener: d.Listener, Previews: d.Previews, Sandboxes: d.Sandboxes, Tools: d.Tools, Signer: d.Identity.Typed(receipt.Type), Tokens: d.AgentKeys, Clock: d.Clock, Log: d.Log,
 	})
 	return nil
 }
@@ -233,6 +233,10 @@ func (d *Domains) openModels() error {
 	}
 	if d.Tools, err = builtin.Registry(builtin.HTTPRequest(builtin.Outside{
 		Client: d.Egress, Reach: func(ctx context.Context, g gate.Grant) (builtin.Reach, error) { return d.Sessions.Reach(ctx, g) },
+		Identify: func(ctx context.Context, g gate.Grant, audience string) (string, error) {
+			return d.Sessions.Identify(ctx, g, audience)
+		},
+		PlainIdentity: d.Config.EgressAllowLoopback,
 	})); err != nil {
 		return err
 	}
