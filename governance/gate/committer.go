@@ -189,35 +189,24 @@ func (c *Committer) fail(m *commit, err error) {
 	close(m.done)
 }
 
-// send commits a batch. It is one implicit transaction: with an error, nothing of it is written.
+// send commits a batch, which is sorted by organisation. It is one statement: with an error, nothing of it is written.
 func (c *Committer) send(ctx context.Context, batch []*commit, wait bool) ([]gatedb.CommitUnitsRow, error) {
 	ctx, cancel := context.WithTimeout(ctx, commitLimit)
 	defer cancel()
-	var params []gatedb.CommitUnitsParams // one an organisation
-	var from []int                        // and where its units begin in the batch
-	for i := 0; i < len(batch); {
-		p := gatedb.CommitUnitsParams{Org: string(batch[i].unit.Org), Wait: wait, SchemaVersion: journal.SchemaVersion}
-		from = append(from, i)
-		for ; i < len(batch) && string(batch[i].unit.Org) == p.Org; i++ {
-			if err := batch[i].addTo(&p); err != nil {
-				return nil, err
-			}
+	p := gatedb.CommitUnitsParams{Wait: wait, SchemaVersion: journal.SchemaVersion}
+	for _, m := range batch {
+		if err := m.addTo(&p); err != nil {
+			return nil, err
 		}
-		params = append(params, p)
+	}
+	failpoint.Hit(failpoint.BeforeCommit)
+	rows, err := gatedb.New(c.db.App()).CommitUnits(ctx, p)
+	if err != nil {
+		return nil, postgres.Translate(err)
 	}
 	outcomes := make([]gatedb.CommitUnitsRow, len(batch))
-	var failed error
-	failpoint.Hit(failpoint.BeforeCommit)
-	results := gatedb.New(c.db.App()).CommitUnits(ctx, params)
-	results.Query(func(i int, rows []gatedb.CommitUnitsRow, err error) {
-		failed = errors.Join(failed, err)
-		for _, row := range rows {
-			outcomes[from[i]+int(row.Unit)-1] = row
-		}
-	})
-	// The transaction commits with the end of the batch: only Close tells whether it did.
-	if err := results.Close(); err != nil || failed != nil {
-		return nil, postgres.Translate(errors.Join(failed, err))
+	for _, row := range rows {
+		outcomes[row.Unit-1] = row
 	}
 	failpoint.Hit(failpoint.AfterCommit)
 	return outcomes, nil
@@ -250,10 +239,14 @@ func (c *Committer) finish(m *commit, row gatedb.CommitUnitsRow) {
 	close(m.done)
 }
 
-// addTo adds the unit to those of its organisation, as the database's function takes them: an element to each list, and its events and spans
-// with its number.
+// addTo adds the unit to the others, as the database's function takes them: an element to each list, and its events and spans with its
+// number.
 func (m *commit) addTo(p *gatedb.CommitUnitsParams) error {
 	u, rows := m.unit, &m.rows
+	if org := string(u.Org); len(p.Orgs) == 0 || p.Orgs[len(p.Orgs)-1] != org {
+		p.Orgs = append(p.Orgs, org)
+	}
+	p.Of = append(p.Of, int32(len(p.Orgs))) //nolint:gosec // at most batchUnits
 	p.Sessions, p.Projects, p.Owners = append(p.Sessions, string(u.ID)), append(p.Projects, string(u.Project)), append(p.Owners, u.lease.Owner)
 	p.Epochs, p.Seen, p.Policies, p.Nows = append(p.Epochs, u.lease.Epoch), append(p.Seen, u.seen), append(p.Policies, u.policy), append(p.Nows, u.Now)
 	unit := int32(len(p.Sessions)) //nolint:gosec // at most batchUnits

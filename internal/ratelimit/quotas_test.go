@@ -71,6 +71,39 @@ func TestProcessesShareOneQuota(t *testing.T) {
 	require.Equal(t, int64(500), allowed.Load(), "960 asked, at three processes")
 }
 
+// TestATakeSeesWhatTheOneBeforeItTook: two transactions want more of one bucket than there is for both, at the same moment.
+func TestATakeSeesWhatTheOneBeforeItTook(t *testing.T) {
+	db, org, _, _ := processes(t, 0)
+	granted := make(chan int, 2)
+	take := func() {
+		n := -1
+		_ = db.InTx(t.Context(), org, func(tx pgx.Tx) error {
+			return tx.QueryRow(t.Context(), `SELECT granted FROM rate_take(ARRAY[$1], ARRAY['key:one'], ARRAY['default'], ARRAY[500::bigint], ARRAY[86400::double precision], ARRAY[400::bigint], false)`,
+				string(org)).Scan(&n)
+		})
+		granted <- n
+	}
+	require.NoError(t, db.InTx(t.Context(), org, func(tx pgx.Tx) error {
+		_, err := tx.Exec(t.Context(), `INSERT INTO rate_buckets (org_id, subject, policy, tokens, at) VALUES ($1, 'key:one', 'default', 500, now())`, string(org))
+		return err
+	}))
+	// A third has the row locked, so that both have begun before either can end.
+	require.NoError(t, db.InTx(t.Context(), org, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(t.Context(), `SELECT FROM rate_buckets FOR UPDATE`); err != nil {
+			return err
+		}
+		go take()
+		go take()
+		require.Eventually(t, func() bool {
+			waits := 0
+			err := db.App().QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`).Scan(&waits)
+			return err == nil && waits == 2
+		}, 10*time.Second, 5*time.Millisecond, "both wait")
+		return nil
+	}))
+	require.Equal(t, 500, <-granted+<-granted, "what one took the other can't have")
+}
+
 func TestASliceIsGivenOutFromMemory(t *testing.T) {
 	_, org, _, q := processes(t, 2)
 	a := ask(100, 24*time.Hour) // slices of two

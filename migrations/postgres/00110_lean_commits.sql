@@ -59,27 +59,37 @@ ALTER TABLE ledger_transfers DROP CONSTRAINT ledger_transfers_debit_account_chec
 -- +goose StatementBegin
 CREATE OR REPLACE FUNCTION ledger_apply() RETURNS trigger LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
+  organizations bigint;
+  sound boolean;
   budgeted boolean;
+  moved bigint;
 BEGIN
-  UPDATE ledger_balances b SET grants_nanos = b.grants_nanos + m.grants, available_nanos = b.available_nanos + m.available, held_nanos = b.held_nanos + m.held,
-      spent_nanos = b.spent_nanos + m.spent, loss_nanos = b.loss_nanos + m.loss, updated_at = m.at
-    FROM (SELECT min(p.org_id) AS org, max(p.org_id) AS last_org, max(p.created_at) AS at, bool_or(p.budgets <> '{}') AS budgeted,
-            bool_and(p.amount_nanos > 0 AND p.debit_account <> p.credit_account AND p.kind IN ('grant', 'revocation', 'hold', 'capture', 'release', 'loss')
-                     AND p.debit_account IN ('grants', 'available', 'held', 'spent', 'loss') AND p.credit_account IN ('grants', 'available', 'held', 'spent', 'loss')) AS sound,
-            sum(CASE 'grants' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS grants,
-            sum(CASE 'available' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS available,
-            sum(CASE 'held' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS held,
-            sum(CASE 'spent' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS spent,
-            sum(CASE 'loss' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS loss
-          FROM posted p) m
-    WHERE b.org_id = m.org AND m.org = m.last_org AND m.sound
-    RETURNING m.budgeted INTO budgeted;
-  IF NOT FOUND THEN
-    IF NOT EXISTS (SELECT FROM posted p) THEN
-      RETURN NULL;
-    END IF;
+  WITH sums AS (
+    SELECT p.org_id, max(p.created_at) AS at, bool_or(p.budgets <> '{}') AS budgeted,
+           bool_and(p.amount_nanos > 0 AND p.debit_account <> p.credit_account AND p.kind IN ('grant', 'revocation', 'hold', 'capture', 'release', 'loss')
+                    AND p.debit_account IN ('grants', 'available', 'held', 'spent', 'loss') AND p.credit_account IN ('grants', 'available', 'held', 'spent', 'loss')) AS sound,
+           sum(CASE 'grants' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS grants,
+           sum(CASE 'available' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS available,
+           sum(CASE 'held' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS held,
+           sum(CASE 'spent' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS spent,
+           sum(CASE 'loss' WHEN p.credit_account THEN p.amount_nanos WHEN p.debit_account THEN -p.amount_nanos ELSE 0 END)::bigint AS loss
+    FROM posted p GROUP BY p.org_id
+  ), moves AS (
+    UPDATE ledger_balances b SET grants_nanos = b.grants_nanos + m.grants, available_nanos = b.available_nanos + m.available, held_nanos = b.held_nanos + m.held,
+        spent_nanos = b.spent_nanos + m.spent, loss_nanos = b.loss_nanos + m.loss, updated_at = m.at
+      FROM sums m WHERE b.org_id = m.org_id AND m.sound
+      RETURNING 1
+  )
+  SELECT count(*), bool_and(m.sound), bool_or(m.budgeted), (SELECT count(*) FROM moves) INTO organizations, sound, budgeted, moved FROM sums m;
+  IF organizations = 0 THEN
+    RETURN NULL; -- no row was posted
+  END IF;
+  IF NOT sound THEN
     RAISE EXCEPTION USING ERRCODE = 'check_violation', CONSTRAINT = 'transfer_sound',
-      MESSAGE = 'a transfer moves an amount above zero from one known account of an organisation that has accounts to another, for a known reason';
+      MESSAGE = 'a transfer moves an amount above zero from one known account of an organisation to another, for a known reason';
+  END IF;
+  IF moved <> organizations THEN
+    RAISE EXCEPTION 'an organisation that a transfer is of has no accounts';
   END IF;
   IF budgeted THEN
     UPDATE budget_periods b SET held_nanos = b.held_nanos + x.held, spent_nanos = b.spent_nanos + x.spent
@@ -137,8 +147,41 @@ CREATE INDEX steps_of_session ON steps (session_id, intended_seq);
 -- No query asks for a hold's transfers without its session.
 DROP INDEX ledger_transfers_by_hold;
 
+-- The commits of several organisations are one call. The function that writes them runs as a role of its own, which nobody is and nobody can become: it
+-- sees and writes rows of the organisations that the call names, in the tables that a commit writes, and no others.
+-- +goose StatementBegin
+DO $$
+BEGIN
+  IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'ambit_committer') THEN
+    CREATE ROLE ambit_committer NOLOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOINHERIT;
+  END IF;
+  IF NOT pg_has_role(current_user, 'ambit_committer', 'MEMBER') THEN
+    EXECUTE format('GRANT ambit_committer TO %I', current_user);
+  END IF;
+END $$;
+-- +goose StatementEnd
+GRANT USAGE, CREATE ON SCHEMA public TO ambit_committer; -- a role must be able to create in a schema to own a function there
+-- ambit_in_batch says whether an organisation is one of those that the running commit names. Ids have one length and no comma.
+CREATE FUNCTION ambit_in_batch(org text) RETURNS boolean LANGUAGE sql STABLE PARALLEL SAFE
+  AS $$ SELECT coalesce(strpos(current_setting('app.batch', true), ',' || org || ','), 0) > 0 $$;
+-- ambit_committer_table opens a tenant table to the commit of several organisations.
+-- +goose StatementBegin
+CREATE FUNCTION ambit_committer_table(tbl regclass, privileges text, org_column text DEFAULT 'org_id') RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+  EXECUTE format('CREATE POLICY committer ON %s TO ambit_committer USING (ambit_in_batch(%I)) WITH CHECK (ambit_in_batch(%I))', tbl, org_column, org_column);
+  EXECUTE format('GRANT %s ON %s TO ambit_committer', privileges, tbl);
+END $$;
+-- +goose StatementEnd
+SELECT ambit_committer_table('sessions', 'SELECT, UPDATE'), ambit_committer_table('steps', 'SELECT, INSERT, UPDATE'), ambit_committer_table('holds', 'SELECT, INSERT, UPDATE'),
+  ambit_committer_table('events', 'INSERT'), ambit_committer_table('outbox', 'INSERT'), ambit_committer_table('ledger_transfers', 'INSERT'),
+  ambit_committer_table('ledger_balances', 'SELECT, UPDATE'), ambit_committer_table('policy_versions', 'SELECT'),
+  ambit_committer_table('organizations', 'SELECT', 'id'), ambit_committer_table('budgets', 'SELECT'), ambit_committer_table('budget_periods', 'SELECT, INSERT, UPDATE'),
+  ambit_committer_table('budget_alerts', 'SELECT, INSERT'), ambit_committer_table('webhooks', 'SELECT'), ambit_committer_table('webhook_events', 'INSERT');
+GRANT SELECT, INSERT ON bound_breaches TO ambit_committer;
+
 DROP FUNCTION commit_units;
--- commit_units writes the next commits of sessions of one organisation. Each unit settles the hold of the effect that ended, places the hold of
+-- commit_units writes the next commits of sessions, of the organisations p_orgs, which are in order and each there once; p_of says to which of them a
+-- unit belongs. Each unit settles the hold of the effect that ended, places the hold of
 -- the effect that follows, and appends the events that say so, all or nothing. All that units have in common is done once: the locks, and one
 -- statement that writes all rows of all of them. What can't be is answered and not raised, so that none takes another down:
 --   committed  all is written
@@ -150,7 +193,7 @@ DROP FUNCTION commit_units;
 --              session's ceiling or the balance
 --   busy       the session's row is locked just now, and p_wait was false
 -- Except for committed nothing of the unit is written. At a limit, units are admitted in their order, and one that does not fit holds up none
--- behind it that does. Locks are taken in the order sessions, balances, holds, budgets; a session's holds are written by whoever has its row.
+-- behind it that does. Locks are taken in the order sessions, balances (by organisation), holds, budgets; a session's holds are written by whoever has its row.
 -- Sessions of a batch are not waited for.
 -- Each row that is changed is looked up by its key, one at a time, and changed where it then is; whoever has the session's row has all of them.
 -- With joins in their stead a plan made while a table was small would read all of it later.
@@ -159,8 +202,8 @@ CREATE TYPE commit_head AS (unit int, at tid, epoch bigint, lease_owner text, li
 CREATE TYPE commit_ceiling AS (id text, at tid, open boolean, free bigint, counts budget_ref[]);                        -- the hold that another is carved from
 -- +goose StatementBegin
 CREATE FUNCTION commit_units(
-  p_org text, p_wait boolean, p_schema_version smallint,
-  p_sessions text[], p_projects text[], p_owners text[], p_epochs bigint[], p_seen bigint[], p_policies bigint[], p_nows timestamptz[],
+  p_orgs text[], p_wait boolean, p_schema_version smallint,
+  p_of int[], p_sessions text[], p_projects text[], p_owners text[], p_epochs bigint[], p_seen bigint[], p_policies bigint[], p_nows timestamptz[],
   p_settle_holds text[], p_settle_amounts bigint[], p_used bigint[], p_capture_entries text[], p_release_entries text[], p_loss_entries text[],
   p_holds text[], p_parents text[], p_hold_steps text[], p_amounts bigint[], p_price_versions text[], p_lines text[], p_expires timestamptz[], p_hold_entries text[],
   p_event_units int[], p_seqs bigint[], p_ids text[], p_types text[], p_step_ids text[], p_payloads text[],
@@ -170,17 +213,18 @@ CREATE FUNCTION commit_units(
   p_span_units int[], p_spans text[]
 ) RETURNS TABLE (unit int, outcome text, available bigint, short text, short_name text)
 LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-SET enable_material = off SET enable_indexscan = on SET jit = off AS $$
+SET enable_material = off SET enable_indexscan = on SET jit = off SECURITY DEFINER SET search_path = public, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
   total int := cardinality(p_sessions);
-  org text := set_config('app.org_id', p_org, true);
+  way text := set_config('app.batch', ',' || array_to_string(p_orgs, ',') || ',', true);
   heads commit_head[];
   head commit_head;
   ceiling commit_ceiling;
-  rules bigint;
-  balance bigint;
-  budgeted boolean;
+  rules bigint[];                         -- of each organisation, by its place in p_orgs: the version of its rules,
+  balances bigint[];                      -- what is available,
+  budgeted boolean[];                     -- and whether it has budgets
+  o int;
   breached text[];
   room record;
   refs budget_ref[];                      -- the periods in which what a unit places counts
@@ -212,30 +256,32 @@ DECLARE
   holds_settled int;
   steps_settled int;
   written int;
-  way text;
 BEGIN
   IF p_wait THEN
-    PERFORM 1 FROM sessions s WHERE s.org_id = p_org AND s.id = ANY (p_sessions) ORDER BY s.id FOR NO KEY UPDATE;
+    PERFORM 1 FROM unnest(p_sessions, p_of) u (session, o) JOIN LATERAL (SELECT FROM sessions x WHERE x.org_id = p_orgs[u.o] AND x.id = u.session FOR NO KEY UPDATE) s ON true;
   END IF;
   SELECT array_agg(l.head) INTO heads FROM (
-    SELECT ROW (u.n, s.at, s.epoch, s.lease_owner, s.live, s.status, s.last_seq, s.budget_scopes, (SELECT x.ctid FROM steps x WHERE x.org_id = p_org AND x.id = nullif(u.step, '')),
+    SELECT ROW (u.n, s.at, s.epoch, s.lease_owner, s.live, s.status, s.last_seq, s.budget_scopes, (SELECT x.ctid FROM steps x WHERE x.org_id = p_orgs[u.o] AND x.id = nullif(u.step, '')),
         h.id, h.at, h.step_id, h.amount_nanos, h.open, h.parent_id, h.budgets)::commit_head AS head
-    FROM unnest(p_sessions, p_settle_holds, p_settled_steps) WITH ORDINALITY u (session, hold, step, n)
+    FROM unnest(p_sessions, p_of, p_settle_holds, p_settled_steps) WITH ORDINALITY u (session, o, hold, step, n)
       JOIN LATERAL (SELECT x.ctid AS at, x.epoch, x.lease_owner, x.lease_expires_at > clock_timestamp() AS live, x.status, x.last_seq, x.budget_scopes
-                    FROM sessions x WHERE x.org_id = p_org AND x.id = u.session FOR NO KEY UPDATE SKIP LOCKED) s ON true
+                    FROM sessions x WHERE x.org_id = p_orgs[u.o] AND x.id = u.session FOR NO KEY UPDATE SKIP LOCKED) s ON true
       LEFT JOIN LATERAL (SELECT x.id, x.ctid AS at, x.step_id, x.amount_nanos, x.state IN ('held', 'unsettled') AND x.carved_nanos + x.captured_nanos + x.released_nanos = 0 AS open,
                            x.parent_id, x.budgets
-                         FROM holds x WHERE x.org_id = p_org AND x.id = nullif(u.hold, '') OFFSET 0) h ON true
+                         FROM holds x WHERE x.org_id = p_orgs[u.o] AND x.id = nullif(u.hold, '') OFFSET 0) h ON true
     ORDER BY u.n) l;
   -- Whoever changes the rules or the budgets takes this lock too, so that what is read after it holds until the commit.
-  SELECT b.available_nanos INTO balance FROM ledger_balances b WHERE b.org_id = p_org FOR NO KEY UPDATE;
-  balance := coalesce(balance, 0);
-  SELECT coalesce((SELECT v.version FROM policy_versions v WHERE v.org_id = p_org), 0), EXISTS (SELECT FROM budgets b WHERE b.org_id = p_org AND b.archived_at IS NULL),
-      ARRAY (SELECT m.model FROM bound_breaches m)
-    INTO rules, budgeted, breached;
+  SELECT array_agg(coalesce(l.available_nanos, 0)) INTO balances FROM (
+    SELECT b.available_nanos FROM unnest(p_orgs) WITH ORDINALITY u (org, o)
+      LEFT JOIN LATERAL (SELECT x.available_nanos FROM ledger_balances x WHERE x.org_id = u.org FOR NO KEY UPDATE) b ON true ORDER BY u.o) l;
+  SELECT array_agg(l.version), array_agg(l.budgeted), ARRAY (SELECT m.model FROM bound_breaches m) INTO rules, budgeted, breached FROM (
+    SELECT coalesce((SELECT v.version FROM policy_versions v WHERE v.org_id = u.org), 0) AS version,
+      EXISTS (SELECT FROM budgets b WHERE b.org_id = u.org AND b.archived_at IS NULL) AS budgeted
+    FROM unnest(p_orgs) WITH ORDINALITY u (org, o) ORDER BY u.o) l;
 
   FOREACH head IN ARRAY coalesce(heads, '{}') LOOP
     n := head.unit;
+    o := p_of[n];
     answered[n] := true;
     unit := n;
     available := 0;
@@ -244,7 +290,7 @@ BEGIN
     outcome := CASE
       WHEN head.epoch <> p_epochs[n] OR head.lease_owner IS DISTINCT FROM p_owners[n] OR head.live IS NOT TRUE OR head.status NOT IN ('running', 'rescheduling') THEN 'fenced'
       WHEN head.last_seq <> p_seen[n] THEN 'moved'
-      WHEN p_policies[n] >= 0 AND p_policies[n] <> rules THEN 'ruled'
+      WHEN p_policies[n] >= 0 AND p_policies[n] <> rules[o] THEN 'ruled'
       WHEN p_holds[n] <> '' AND p_intended_kinds[n] = 'model_call' AND p_intended_names[n] = ANY (breached) THEN 'breached'
       ELSE 'committed' END;
     IF outcome <> 'committed' THEN
@@ -265,7 +311,7 @@ BEGIN
     ceiling := NULL;
     IF head.parent IS NOT NULL OR p_parents[n] <> '' THEN
       SELECT h.id, h.ctid, h.state IN ('held', 'unsettled'), h.amount_nanos - h.carved_nanos - h.captured_nanos - h.released_nanos, h.budgets INTO ceiling
-        FROM holds h WHERE h.org_id = p_org AND h.id = coalesce(head.parent, p_parents[n]);
+        FROM holds h WHERE h.org_id = p_orgs[o] AND h.id = coalesce(head.parent, p_parents[n]);
       IF NOT FOUND OR (p_parents[n] <> '' AND ceiling.id <> p_parents[n]) THEN
         RAISE EXCEPTION 'the unit of % and what it settles have not the same ceiling', p_sessions[n];
       END IF;
@@ -276,7 +322,7 @@ BEGIN
     -- What a child releases stays with its parent while that is open. A parent that was settled before can't give it back any more.
     back := CASE WHEN head.parent IS NOT NULL AND ceiling.open THEN 0 ELSE rel END;
     refs := '{}';
-    IF budgeted THEN
+    IF budgeted[o] THEN
       with_own := pending;
       with_own_amounts := pending_amounts;
       IF cardinality(head.counts) > 0 THEN
@@ -286,7 +332,7 @@ BEGIN
     END IF;
     IF p_holds[n] <> '' THEN
       free := CASE
-        WHEN p_parents[n] = '' THEN balance + back
+        WHEN p_parents[n] = '' THEN balances[o] + back
         WHEN ceiling.open THEN ceiling.free + CASE WHEN head.parent IS NULL THEN 0 ELSE rel END
         ELSE 0 END;
       IF free < p_amounts[n] THEN
@@ -295,8 +341,8 @@ BEGIN
         RETURN NEXT;
         CONTINUE;
       END IF;
-      IF budgeted THEN
-        SELECT * INTO room FROM budget_room(p_org, head.scopes, p_amounts[n], CASE WHEN p_parents[n] = '' THEN '{}' ELSE ceiling.counts END, with_own, with_own_amounts) r;
+      IF budgeted[o] THEN
+        SELECT * INTO room FROM budget_room(p_orgs[o], head.scopes, p_amounts[n], CASE WHEN p_parents[n] = '' THEN '{}' ELSE ceiling.counts END, with_own, with_own_amounts) r;
         IF room.short IS NOT NULL THEN
           outcome := 'short';
           available := room.available;
@@ -314,8 +360,8 @@ BEGIN
     -- It is to be written.
     done[n] := true;
     sessions_at[n] := head.at;
-    balance := balance + back;
-    IF budgeted THEN
+    balances[o] := balances[o] + back;
+    IF budgeted[o] THEN
       pending := with_own;
       pending_amounts := with_own_amounts;
       IF cardinality(refs) > 0 THEN
@@ -330,14 +376,14 @@ BEGIN
       caps[n] := cap;
       rels[n] := rel;
       IF cap > 0 THEN
-        posted := posted || ROW (p_org, p_capture_entries[n], 'held', 'spent', cap, 'capture', head.settles, p_sessions[n], head.settled_step, '', p_nows[n], head.counts)::ledger_transfers;
+        posted := posted || ROW (p_orgs[o], p_capture_entries[n], 'held', 'spent', cap, 'capture', head.settles, p_sessions[n], head.settled_step, '', p_nows[n], head.counts)::ledger_transfers;
       END IF;
       IF back > 0 THEN
-        posted := posted || ROW (p_org, p_release_entries[n], 'held', 'available', back, 'release', head.settles, p_sessions[n], head.settled_step, '', p_nows[n], head.counts)::ledger_transfers;
+        posted := posted || ROW (p_orgs[o], p_release_entries[n], 'held', 'available', back, 'release', head.settles, p_sessions[n], head.settled_step, '', p_nows[n], head.counts)::ledger_transfers;
       END IF;
       IF p_used[n] > cap THEN
         exceeding := true;
-        posted := posted || ROW (p_org, p_loss_entries[n], 'loss', 'spent', p_used[n] - cap, 'loss', head.settles, p_sessions[n], head.settled_step, 'used above the hold', p_nows[n], '{}')::ledger_transfers;
+        posted := posted || ROW (p_orgs[o], p_loss_entries[n], 'loss', 'spent', p_used[n] - cap, 'loss', head.settles, p_sessions[n], head.settled_step, 'used above the hold', p_nows[n], '{}')::ledger_transfers;
       END IF;
     END IF;
     IF ceiling.id IS NOT NULL THEN
@@ -353,8 +399,8 @@ BEGIN
       steps_at[n] := head.step_at;
     END IF;
     IF p_holds[n] <> '' AND p_parents[n] = '' AND p_amounts[n] > 0 THEN
-      balance := balance - p_amounts[n];
-      posted := posted || ROW (p_org, p_hold_entries[n], 'available', 'held', p_amounts[n], 'hold', p_holds[n], p_sessions[n], p_hold_steps[n], '', p_nows[n], refs)::ledger_transfers;
+      balances[o] := balances[o] - p_amounts[n];
+      posted := posted || ROW (p_orgs[o], p_hold_entries[n], 'available', 'held', p_amounts[n], 'hold', p_holds[n], p_sessions[n], p_hold_steps[n], '', p_nows[n], refs)::ledger_transfers;
     END IF;
     RETURN NEXT;
   END LOOP;
@@ -376,7 +422,7 @@ BEGIN
     INSERT INTO bound_breaches (model, step_id, excess_nanos, noted_at)
       SELECT s.name, s.id, u.used - caps[u.n], p_nows[u.n]
       FROM unnest(p_settle_holds, p_used) WITH ORDINALITY u (hold, used, n)
-        JOIN holds h ON h.org_id = p_org AND h.id = u.hold JOIN steps s ON s.org_id = p_org AND s.id = h.step_id AND s.kind = 'model_call'
+        JOIN holds h ON h.org_id = p_orgs[p_of[u.n]] AND h.id = u.hold JOIN steps s ON s.org_id = h.org_id AND s.id = h.step_id AND s.kind = 'model_call'
       WHERE done[u.n] AND u.hold <> '' AND u.used > caps[u.n]
       ON CONFLICT (model) DO NOTHING;
   END IF;
@@ -384,26 +430,26 @@ BEGIN
   IF carving THEN
     UPDATE holds h SET captured_nanos = h.captured_nanos + CASE WHEN uncarved[u.n] > 0 THEN caps[u.n] ELSE 0 END, released_nanos = h.released_nanos + backs[u.n],
         carved_nanos = h.carved_nanos - uncarved[u.n] + CASE WHEN p_parents[u.n] = '' THEN 0 ELSE p_amounts[u.n] END
-      FROM unnest(ceilings_at) WITH ORDINALITY u (at, n) WHERE h.ctid = u.at AND h.org_id = p_org;
+      FROM unnest(ceilings_at) WITH ORDINALITY u (at, n) WHERE h.ctid = u.at AND h.org_id = p_orgs[p_of[u.n]];
   END IF;
   WITH settled_holds AS (
     UPDATE holds h SET captured_nanos = caps[u.n], released_nanos = rels[u.n], settled_at = p_nows[u.n], state = CASE WHEN caps[u.n] = 0 THEN 'released' ELSE 'captured' END
       FROM unnest(holds_at) WITH ORDINALITY u (at, n)
-      WHERE h.ctid = u.at AND h.org_id = p_org AND h.state IN ('held', 'unsettled')
+      WHERE h.ctid = u.at AND h.org_id = p_orgs[p_of[u.n]] AND h.state IN ('held', 'unsettled')
       RETURNING 1
   ), placed_holds AS (
     INSERT INTO holds (org_id, id, parent_id, session_id, step_id, amount_nanos, state, price_version, lines, expires_at, created_at, budgets)
-      SELECT p_org, u.hold, nullif(u.parent, ''), p_sessions[u.n], u.step, u.amount, 'held', u.version, u.lines::jsonb, u.expires, p_nows[u.n], coalesce(placed_refs[u.n]::budget_ref[], '{}')
+      SELECT p_orgs[p_of[u.n]], u.hold, nullif(u.parent, ''), p_sessions[u.n], u.step, u.amount, 'held', u.version, u.lines::jsonb, u.expires, p_nows[u.n], coalesce(placed_refs[u.n]::budget_ref[], '{}')
       FROM unnest(p_holds, p_parents, p_hold_steps, p_amounts, p_price_versions, p_lines, p_expires) WITH ORDINALITY u (hold, parent, step, amount, version, lines, expires, n)
       WHERE done[u.n] AND u.hold <> ''
   ), settled_steps AS (
     UPDATE steps s SET settled_seq = u.seq, outcome = u.result, usage = u.usage::jsonb, cost_nanos = u.cost, error = nullif(u.error, '')::jsonb, settled_at = p_nows[u.n]
       FROM unnest(steps_at, p_settled_seqs, p_settled_outcomes, p_settled_usages, p_settled_costs, p_settled_errors) WITH ORDINALITY u (at, seq, result, usage, cost, error, n)
-      WHERE s.ctid = u.at AND s.org_id = p_org AND s.settled_seq IS NULL
+      WHERE s.ctid = u.at AND s.org_id = p_orgs[p_of[u.n]] AND s.settled_seq IS NULL
       RETURNING 1
   ), intended_steps AS (
     INSERT INTO steps (org_id, session_id, id, kind, effect_key, epoch, intended_seq, name, hold_id, intended_at)
-      SELECT p_org, p_sessions[u.n], u.step, u.kind, u.key, p_epochs[u.n], u.seq, u.name, nullif(p_holds[u.n], ''), p_nows[u.n]
+      SELECT p_orgs[p_of[u.n]], p_sessions[u.n], u.step, u.kind, u.key, p_epochs[u.n], u.seq, u.name, nullif(p_holds[u.n], ''), p_nows[u.n]
       FROM unnest(p_intended_steps, p_intended_kinds, p_intended_keys, p_intended_seqs, p_intended_names) WITH ORDINALITY u (step, kind, key, seq, name, n)
       WHERE done[u.n] AND u.step <> ''
   ), moved_sessions AS (
@@ -411,19 +457,20 @@ BEGIN
         charged_nanos = u.charged, limits = u.limits::jsonb, last_active_at = u.now, updated_at = u.now, version = s.version + 1,
         lease_owner = CASE WHEN u.release THEN NULL ELSE s.lease_owner END, lease_address = CASE WHEN u.release THEN NULL ELSE s.lease_address END,
         lease_expires_at = CASE WHEN u.release THEN NULL ELSE s.lease_expires_at END
-      FROM unnest(sessions_at, p_last_seqs, p_statuses, p_stop_reasons, p_usages, p_charged, p_limits, p_nows, p_release_leases) u (at, seq, status, stop, usage, charged, limits, now, release)
-      WHERE s.ctid = u.at AND s.org_id = p_org
+      FROM unnest(sessions_at, p_of, p_last_seqs, p_statuses, p_stop_reasons, p_usages, p_charged, p_limits, p_nows, p_release_leases)
+        u (at, o, seq, status, stop, usage, charged, limits, now, release)
+      WHERE s.ctid = u.at AND s.org_id = p_orgs[u.o]
       RETURNING 1
   ), appended AS (
     INSERT INTO events (org_id, session_id, seq, id, type, schema_version, epoch, step_id, payload, created_at)
-      SELECT p_org, p_sessions[e.unit], e.seq, e.id, e.type, p_schema_version, p_epochs[e.unit], nullif(e.step, ''), e.payload::jsonb, p_nows[e.unit]
+      SELECT p_orgs[p_of[e.unit]], p_sessions[e.unit], e.seq, e.id, e.type, p_schema_version, p_epochs[e.unit], nullif(e.step, ''), e.payload::jsonb, p_nows[e.unit]
       FROM unnest(p_event_units, p_seqs, p_ids, p_types, p_step_ids, p_payloads) e (unit, seq, id, type, step, payload)
       WHERE done[e.unit]
   ), transferred AS (
     INSERT INTO ledger_transfers SELECT * FROM unnest(posted)
   ), told AS (
     INSERT INTO outbox (org_id, project_id, session_id, kind, payload)
-      SELECT p_org, p_projects[x.unit], p_sessions[x.unit], 'span', x.span::json FROM unnest(p_span_units, p_spans) x (unit, span) WHERE done[x.unit]
+      SELECT p_orgs[p_of[x.unit]], p_projects[x.unit], p_sessions[x.unit], 'span', x.span::json FROM unnest(p_span_units, p_spans) x (unit, span) WHERE done[x.unit]
   )
   SELECT (SELECT count(*) FROM settled_holds), (SELECT count(*) FROM settled_steps), (SELECT count(*) FROM moved_sessions) INTO holds_settled, steps_settled, written;
   IF holds_settled <> holds_to_settle THEN
@@ -437,6 +484,9 @@ BEGIN
   END IF;
 END $$;
 -- +goose StatementEnd
+ALTER FUNCTION commit_units OWNER TO ambit_committer;
+REVOKE EXECUTE ON FUNCTION commit_units FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION commit_units TO ambit_app;
 
 -- +goose Down
 -- +goose StatementBegin

@@ -1,10 +1,9 @@
--- name: CommitUnits :batchmany
--- The next commits of sessions of one organisation; see the function. As a batch is one implicit transaction, all organisations of it are
--- written at one commit.
+-- name: CommitUnits :many
+-- The next commits of sessions; see the function.
 SELECT u.unit::int AS unit, u.outcome::text AS outcome, u.available::bigint AS available, u.short::text AS short, u.short_name::text AS short_name
 FROM commit_units(
-  p_org => @org::text, p_wait => @wait::boolean, p_schema_version => @schema_version::smallint,
-  p_sessions => @sessions::text[], p_projects => @projects::text[], p_owners => @owners::text[], p_epochs => @epochs::bigint[], p_seen => @seen::bigint[],
+  p_orgs => @orgs::text[], p_wait => @wait::boolean, p_schema_version => @schema_version::smallint,
+  p_of => @of::int[], p_sessions => @sessions::text[], p_projects => @projects::text[], p_owners => @owners::text[], p_epochs => @epochs::bigint[], p_seen => @seen::bigint[],
   p_policies => @policies::bigint[], p_nows => @nows::timestamptz[],
   p_settle_holds => @settle_holds::text[], p_settle_amounts => @settle_amounts::bigint[], p_used => @used::bigint[],
   p_capture_entries => @capture_entries::text[], p_release_entries => @release_entries::text[], p_loss_entries => @loss_entries::text[],

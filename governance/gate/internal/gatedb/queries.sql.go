@@ -7,6 +7,7 @@ package gatedb
 
 import (
 	"context"
+	"time"
 
 	"ambit.dev/ambit/internal/id"
 )
@@ -29,6 +30,169 @@ func (q *Queries) BoundBreaches(ctx context.Context) ([]BoundBreach, error) {
 			&i.StepID,
 			&i.ExcessNanos,
 			&i.NotedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const commitUnits = `-- name: CommitUnits :many
+SELECT u.unit::int AS unit, u.outcome::text AS outcome, u.available::bigint AS available, u.short::text AS short, u.short_name::text AS short_name
+FROM commit_units(
+  p_orgs => $1::text[], p_wait => $2::boolean, p_schema_version => $3::smallint,
+  p_of => $4::int[], p_sessions => $5::text[], p_projects => $6::text[], p_owners => $7::text[], p_epochs => $8::bigint[], p_seen => $9::bigint[],
+  p_policies => $10::bigint[], p_nows => $11::timestamptz[],
+  p_settle_holds => $12::text[], p_settle_amounts => $13::bigint[], p_used => $14::bigint[],
+  p_capture_entries => $15::text[], p_release_entries => $16::text[], p_loss_entries => $17::text[],
+  p_holds => $18::text[], p_parents => $19::text[], p_hold_steps => $20::text[], p_amounts => $21::bigint[],
+  p_price_versions => $22::text[], p_lines => $23::text[], p_expires => $24::timestamptz[], p_hold_entries => $25::text[],
+  p_event_units => $26::int[], p_seqs => $27::bigint[], p_ids => $28::text[], p_types => $29::text[], p_step_ids => $30::text[],
+  p_payloads => $31::text[],
+  p_intended_steps => $32::text[], p_intended_kinds => $33::text[], p_intended_keys => $34::text[],
+  p_intended_seqs => $35::bigint[], p_intended_names => $36::text[],
+  p_settled_steps => $37::text[], p_settled_seqs => $38::bigint[], p_settled_outcomes => $39::text[],
+  p_settled_usages => $40::text[], p_settled_costs => $41::bigint[], p_settled_errors => $42::text[],
+  p_last_seqs => $43::bigint[], p_statuses => $44::text[], p_stop_reasons => $45::text[], p_usages => $46::text[],
+  p_charged => $47::bigint[], p_limits => $48::text[], p_release_leases => $49::boolean[],
+  p_span_units => $50::int[], p_spans => $51::text[]
+) u
+`
+
+type CommitUnitsParams struct {
+	Orgs            []string
+	Wait            bool
+	SchemaVersion   int16
+	Of              []int32
+	Sessions        []string
+	Projects        []string
+	Owners          []string
+	Epochs          []int64
+	Seen            []int64
+	Policies        []int64
+	Nows            []time.Time
+	SettleHolds     []string
+	SettleAmounts   []int64
+	Used            []int64
+	CaptureEntries  []string
+	ReleaseEntries  []string
+	LossEntries     []string
+	Holds           []string
+	Parents         []string
+	HoldSteps       []string
+	Amounts         []int64
+	PriceVersions   []string
+	Lines           []string
+	Expires         []time.Time
+	HoldEntries     []string
+	EventUnits      []int32
+	Seqs            []int64
+	Ids             []string
+	Types           []string
+	StepIds         []string
+	Payloads        []string
+	IntendedSteps   []string
+	IntendedKinds   []string
+	IntendedKeys    []string
+	IntendedSeqs    []int64
+	IntendedNames   []string
+	SettledSteps    []string
+	SettledSeqs     []int64
+	SettledOutcomes []string
+	SettledUsages   []string
+	SettledCosts    []int64
+	SettledErrors   []string
+	LastSeqs        []int64
+	Statuses        []string
+	StopReasons     []string
+	Usages          []string
+	Charged         []int64
+	Limits          []string
+	ReleaseLeases   []bool
+	SpanUnits       []int32
+	Spans           []string
+}
+
+type CommitUnitsRow struct {
+	Unit      int32
+	Outcome   string
+	Available int64
+	Short     string
+	ShortName string
+}
+
+// The next commits of sessions; see the function.
+func (q *Queries) CommitUnits(ctx context.Context, arg CommitUnitsParams) ([]CommitUnitsRow, error) {
+	rows, err := q.db.Query(ctx, commitUnits,
+		arg.Orgs,
+		arg.Wait,
+		arg.SchemaVersion,
+		arg.Of,
+		arg.Sessions,
+		arg.Projects,
+		arg.Owners,
+		arg.Epochs,
+		arg.Seen,
+		arg.Policies,
+		arg.Nows,
+		arg.SettleHolds,
+		arg.SettleAmounts,
+		arg.Used,
+		arg.CaptureEntries,
+		arg.ReleaseEntries,
+		arg.LossEntries,
+		arg.Holds,
+		arg.Parents,
+		arg.HoldSteps,
+		arg.Amounts,
+		arg.PriceVersions,
+		arg.Lines,
+		arg.Expires,
+		arg.HoldEntries,
+		arg.EventUnits,
+		arg.Seqs,
+		arg.Ids,
+		arg.Types,
+		arg.StepIds,
+		arg.Payloads,
+		arg.IntendedSteps,
+		arg.IntendedKinds,
+		arg.IntendedKeys,
+		arg.IntendedSeqs,
+		arg.IntendedNames,
+		arg.SettledSteps,
+		arg.SettledSeqs,
+		arg.SettledOutcomes,
+		arg.SettledUsages,
+		arg.SettledCosts,
+		arg.SettledErrors,
+		arg.LastSeqs,
+		arg.Statuses,
+		arg.StopReasons,
+		arg.Usages,
+		arg.Charged,
+		arg.Limits,
+		arg.ReleaseLeases,
+		arg.SpanUnits,
+		arg.Spans,
+	)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []CommitUnitsRow
+	for rows.Next() {
+		var i CommitUnitsRow
+		if err := rows.Scan(
+			&i.Unit,
+			&i.Outcome,
+			&i.Available,
+			&i.Short,
+			&i.ShortName,
 		); err != nil {
 			return nil, err
 		}
