@@ -111,6 +111,9 @@ func init() {
 	reader[journal.CheckpointCreated]()
 	reader[journal.SandboxStarted]()
 	reader[journal.SandboxEnded]()
+	reader[journal.ApprovalRequested]()
+	reader[journal.ApprovalDecided]()
+	reader[journal.Tainted]()
 }
 
 func TestOldJournalsAreRead(t *testing.T) {

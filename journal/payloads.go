@@ -85,6 +85,8 @@ type StepIntended struct {
 	Hold      *HoldRef `json:"hold"`
 	// ToolUseID is the tool use that a tool call answers.
 	ToolUseID string `json:"tool_use_id,omitempty"`
+	// Approval is the one that this step uses up.
+	Approval id.Approval `json:"approval_id,omitempty"`
 	// LastInputSeq is the last event that a model call's request was made from.
 	LastInputSeq int64 `json:"last_input_seq,omitempty"`
 	// InputTokensEstimate is what the declared policy captures of a call whose outcome is unknown.
@@ -258,6 +260,58 @@ type SandboxEnded struct {
 	// LostSince is set when work was lost: the time of the last save, or of the sandbox's start.
 	LostSince *time.Time `json:"lost_since,omitempty"`
 }
+
+// ApprovalRequested says that people are asked about an effect, and the session rests until they have decided.
+type ApprovalRequested struct {
+	Approval  id.Approval `json:"approval_id"`
+	ToolUseID string      `json:"tool_use_id"`
+	Name      string      `json:"name"`
+	// Digest is of the action that they decide on: tool, arguments, agent, session, principal, mandate.
+	Digest string `json:"digest"`
+	// Why names the rules that ask.
+	Why       string    `json:"why"`
+	ExpiresAt time.Time `json:"expires_at"`
+}
+
+// ApprovalDecided says what became of the question: approved, refused, edited, expired or void.
+type ApprovalDecided struct {
+	Approval   id.Approval `json:"approval_id"`
+	ToolUseID  string      `json:"tool_use_id"`
+	ToolUseSeq int64       `json:"tool_use_seq"`
+	Digest     string      `json:"digest"`
+	Decision   string      `json:"decision"`
+	// By is nil where nobody answered.
+	By     *Actor `json:"by"`
+	Reason string `json:"reason,omitempty"`
+	// Input is what a person put in place of the agent's arguments, for edited.
+	Input json.RawMessage `json:"input,omitempty"`
+}
+
+// Sources of what came from outside.
+const (
+	TaintNetwork = "network"
+	TaintMemory  = "memory"
+	TaintAgent   = "agent"
+	TaintFile    = "file"
+)
+
+// Tainted says that the session has read what came from outside: from here on, that may steer it.
+type Tainted struct {
+	// Source is network, memory, agent or file; Ref says which: a host, a record, a session, a path.
+	Source string `json:"source"`
+	Ref    string `json:"ref"`
+	// Excerpt is the beginning of what was read.
+	Excerpt string `json:"excerpt,omitempty"`
+}
+
+// EventType implements Payload.
+func (ApprovalRequested) EventType() string { return "approval.requested" }
+
+// EventType implements Payload.
+func (ApprovalDecided) EventType() string { return "approval.decided" }
+
+// EventType implements Payload.
+func (Tainted) EventType() string { return "session.tainted" }
 
 // EventType implements Payload.
 func (UserMessage) EventType() string { return "user.message" }

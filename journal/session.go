@@ -63,6 +63,10 @@ func (s *Session) Apply(e Event) error {
 		}
 	case StatusRescheduled{}.EventType():
 		s.Status, s.StopReason = Rescheduling, nil
+	case ApprovalDecided{}.EventType():
+		if s.Status == Idle && s.StopReason != nil && s.StopReason.Type == StopRequiresAction { // what it waited for is there
+			s.Status, s.StopReason = Rescheduling, nil
+		}
 	case StatusRunning{}.EventType():
 		s.Status, s.StopReason = Running, nil
 	case StatusIdle{}.EventType():

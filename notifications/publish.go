@@ -20,6 +20,9 @@ const (
 	// SessionIdle and SessionTerminated are told by the database itself, wherever a journal says so: nobody publishes them.
 	SessionIdle       = "session.status_idle"
 	SessionTerminated = "session.status_terminated"
+	// ApprovalRequested and ApprovalDecided are told so, too.
+	ApprovalRequested = "approval.requested"
+	ApprovalDecided   = "approval.decided"
 	WebhookDisabled   = "webhook.disabled"
 
 	// webhookTest is sent to one webhook when somebody asks for it. It can't be subscribed to.
@@ -30,7 +33,7 @@ const (
 
 // EventTypes lists what can be subscribed to besides AllEvents.
 func EventTypes() []string {
-	return []string{BudgetThreshold, InvitationCreated, SessionIdle, SessionTerminated, WebhookDisabled}
+	return []string{ApprovalDecided, ApprovalRequested, BudgetThreshold, InvitationCreated, SessionIdle, SessionTerminated, WebhookDisabled}
 }
 
 // maxEventData bounds what an event says. It names what changed; whoever may see that asks the API.

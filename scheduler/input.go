@@ -61,7 +61,7 @@ func (s *Service) Send(ctx context.Context, tx pgx.Tx, org id.Org, session id.Se
 	work := l.AtWork()
 	for i, in := range inputs {
 		if in.Type == (journal.UserInterrupt{}).EventType() {
-			if !work {
+			if !work && !asks(&l.Session) {
 				return nil, fault.New(fault.Conflict, "state_conflict", fmt.Sprintf("events[%d]: the session is idle; there is nothing to interrupt.", i))
 			}
 			entries = append(entries, journal.Of(journal.UserInterrupt{By: by, Reason: in.Reason}))
@@ -76,9 +76,15 @@ func (s *Service) Send(ctx context.Context, tx pgx.Tx, org id.Org, session id.Se
 		entries = append(entries, journal.Of(journal.UserMessage{Content: in.Content, By: by}))
 	}
 	began := work && !l.AtWork()
+	if !work { // what it waited for is not asked any more
+		entries = append(entries, journal.Of(journal.StatusIdle{StopReason: journal.StopReason{Type: journal.StopInterrupted, By: by.ID}, InputEventIDs: []id.Event{}}))
+	}
 	events, err := l.Append(ctx, s.clock.Now(), entries...)
 	if err != nil {
 		return nil, err
+	}
+	if !work {
+		return events[:len(inputs)], nil
 	}
 	if err := journal.WakeTx(ctx, tx, org, session); err != nil {
 		return nil, err
@@ -89,6 +95,11 @@ func (s *Service) Send(ctx context.Context, tx pgx.Tx, org id.Org, session id.Se
 		}
 	}
 	return events, nil
+}
+
+// asks reports whether the session rests until people have decided.
+func asks(s *journal.Session) bool {
+	return s.Status == journal.Idle && s.StopReason != nil && s.StopReason.Type == journal.StopRequiresAction
 }
 
 // SetLimits replaces the limits that are given and keeps the others. A session that stopped because it had reached a limit goes on.

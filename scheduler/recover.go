@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"time"
 
@@ -90,6 +91,7 @@ func (w *work) resumeTool(base context.Context, step journal.Step) error {
 // toolUseOf finds the tool use that a step answers.
 func (w *work) toolUseOf(ctx context.Context, step journal.Step) (loop.ToolUse, connectors.Prepared, bool, error) {
 	var use loop.ToolUse
+	var intendedDigest string
 	found := false
 	err := w.db.InTx(ctx, w.lease.Org, func(tx pgx.Tx) error {
 		intended, err := journal.Events(ctx, tx, w.lease.Org, w.lease.Session, journal.EventFilter{After: step.IntendedSeq - 1, Limit: 1})
@@ -110,7 +112,8 @@ func (w *work) toolUseOf(ctx context.Context, step journal.Step) (loop.ToolUse, 
 				return err
 			}
 			if u.ToolUseID == p.ToolUseID {
-				use, found = loop.ToolUse{ID: u.ToolUseID, Name: u.Name, Input: u.Input, Seq: e.Seq}, true
+				use, found = w.history.Edited(loop.ToolUse{ID: u.ToolUseID, Name: u.Name, Input: u.Input, Seq: e.Seq}), true
+				intendedDigest = p.Digest
 				return nil
 			}
 		}
@@ -124,5 +127,5 @@ func (w *work) toolUseOf(ctx context.Context, step journal.Step) (loop.ToolUse, 
 		w.log.WarnContext(ctx, "an open tool call can't be read", "step", step.ID, "error", fault.As(invalid).Message)
 		return use, call, false, nil
 	}
-	return use, call, true, nil
+	return use, call, intendedDigest == hex.EncodeToString(call.Digest[:]), nil
 }

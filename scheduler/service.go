@@ -10,6 +10,7 @@ import (
 
 	"ambit.dev/ambit/agents"
 	"ambit.dev/ambit/connectors"
+	"ambit.dev/ambit/governance/approval"
 	"ambit.dev/ambit/governance/gate"
 	"ambit.dev/ambit/internal/clock"
 	"ambit.dev/ambit/internal/fault"
@@ -31,6 +32,7 @@ type Service struct {
 	tools     *connectors.Registry
 	signer    Signer
 	tokens    Tokens
+	approvals *approval.Service
 	limits    SessionLimits
 	clock     clock.Clock
 	log       *slog.Logger
@@ -57,14 +59,19 @@ type Deps struct {
 	Signer    Signer
 	// Tokens makes agents' tokens for outbound calls; nil makes none.
 	Tokens Tokens
-	Limits SessionLimits
-	Clock  clock.Clock
-	Log    *slog.Logger
+	// Approvals may be nil: then nobody is mailed.
+	Approvals *approval.Service
+	Limits    SessionLimits
+	Clock     clock.Clock
+	Log       *slog.Logger
 }
 
 // NewService makes the service.
 func NewService(d Deps) *Service {
-	s := &Service{db: d.DB, agents: d.Agents, gate: d.Gate, listener: d.Listener, previews: d.Previews, sandboxes: d.Sandboxes, tools: d.Tools, signer: d.Signer, tokens: d.Tokens, limits: d.Limits, clock: d.Clock, log: d.Log}
+	s := &Service{db: d.DB, agents: d.Agents, gate: d.Gate, listener: d.Listener, previews: d.Previews, sandboxes: d.Sandboxes, tools: d.Tools, signer: d.Signer, tokens: d.Tokens, approvals: d.Approvals, limits: d.Limits, clock: d.Clock, log: d.Log}
+	if s.approvals == nil {
+		s.approvals = approval.NewService(approval.Deps{Clock: d.Clock})
+	}
 	s.running, s.cut = context.WithCancel(context.Background())
 	return s
 }

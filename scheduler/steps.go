@@ -51,7 +51,8 @@ type following struct {
 	effect effect
 	wait   *loop.ModelCall
 	finish *journal.StopReason
-	rests  bool // the end is committed already
+	rests  bool          // the end is committed already
+	ask    *loop.ToolUse // people may have to be asked about it
 }
 
 // steps runs one effect after another until the session is idle. What ended is settled and what follows is intended in one commit.
@@ -64,6 +65,14 @@ func (w *work) steps(base context.Context) error {
 			return err
 		}
 		ended, waited = nil, nil
+		if next.ask != nil {
+			if next, err = w.ask(base, *next.ask); err != nil {
+				return err
+			}
+			if next == (following{}) {
+				continue // it is answered, or there is more input: decide anew
+			}
+		}
 		switch {
 		case next.rests:
 			return nil
@@ -223,6 +232,9 @@ func (w *work) intend(d *draft, p gate.Proposal, intended journal.StepIntended) 
 	decision, err := w.gate.Admit(d.Unit, p)
 	if err != nil {
 		return gate.Decision{}, err
+	}
+	if decision.Outcome == journal.Waiting {
+		return decision, nil
 	}
 	d.decided = append(d.decided, w.metrics.decisions.WithLabelValues(string(p.Kind), decision.Outcome))
 	if decision.Outcome != journal.Admitted {

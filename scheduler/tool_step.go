@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"ambit.dev/ambit/agents/loop"
@@ -35,34 +36,45 @@ func (w *work) intendTool(d *draft, use loop.ToolUse) (following, error) {
 	if invalid != nil && slices.Contains(d.Agent.Tools, use.Name) {
 		return following{}, d.append(answer(use, fault.As(invalid).Message))
 	}
-	limit := call.TimeLimit
-	if limit <= 0 {
-		limit = time.Minute
-	}
-	step := id.New[id.Step]()
-	proposal := gate.Proposal{
-		Step: step, Kind: gate.ToolCall, Name: use.Name, Digest: digest, EffectKey: string(step), Within: limit + toolSlack + time.Minute, ToolUseID: use.ID,
-		Action: call.Action, Object: call.Object, Domain: call.Domain, Quantity: toolQuantities(use.Name),
-	}
+	proposal, limit := toolProposal(use, call, digest, len(d.history.Taint()) > 0)
+	step := proposal.Step
 	decision, err := w.intend(d, proposal, journal.StepIntended{Kind: journal.KindToolCall, Name: use.Name, Attempt: 1, QueuedAt: d.Now})
 	switch {
 	case err != nil:
 		return following{}, err
+	case decision.Outcome == journal.Waiting:
+		return following{ask: &use}, nil
 	case decision.Outcome == journal.Admitted:
 		return following{effect: &toolEffect{step: step, use: use, call: call, decision: decision, intendedAt: d.Now, limit: limit}}, nil
 	case decision.Shortfall != nil:
 		return outOfFunds(*decision.Shortfall), nil
 	}
-	why := "Denied."
-	if len(decision.Reasons) > 0 {
-		why = "Denied: " + decision.Reasons[0].Message
+	return following{}, d.append(answer(use, denial(decision)))
+}
+
+func denial(d gate.Decision) string {
+	if len(d.Reasons) == 0 {
+		return "Denied."
 	}
-	return following{}, d.append(answer(use, why))
+	return "Denied: " + d.Reasons[0].Message
+}
+
+// toolProposal is what the gate is asked about a tool use, and how long the tool may take.
+func toolProposal(use loop.ToolUse, call connectors.Prepared, digest [32]byte, tainted bool) (gate.Proposal, time.Duration) {
+	limit := call.TimeLimit
+	if limit <= 0 {
+		limit = time.Minute
+	}
+	step := id.New[id.Step]()
+	return gate.Proposal{
+		Step: step, Kind: gate.ToolCall, Name: use.Name, Digest: digest, EffectKey: string(step), Within: limit + toolSlack + time.Minute, ToolUseID: use.ID,
+		Action: call.Action, Object: call.Object, Domain: call.Domain, Quantity: toolQuantities(use.Name), Risk: string(call.Risk), Tainted: tainted,
+	}, limit
 }
 
 // answer gives a tool use a result without any effect.
 func answer(use loop.ToolUse, text string) journal.Entry {
-	return journal.Of(journal.AgentToolResult{ToolUseID: use.ID, Content: journal.Text(text), IsError: true})
+	return journal.Of(journal.AgentToolResult{ToolUseID: use.ID, Content: journal.Text(edited(use) + text), IsError: true})
 }
 
 // toolEffect is an admitted tool call.
@@ -162,11 +174,53 @@ func (o *toolOutcome) settle(ctx context.Context, w *work, d *draft) error {
 		return err
 	}
 	settled.Cost, settled.Entry, settled.Released = money.Captured, money.Entry, money.Released
+	result.Content[0].Text = edited(o.use) + result.Content[0].Text
 	d.PutSpan(toolSpan(&d.Draft, o, settled, result, d.Now))
 	if o.stop() != nil { // the tool's use stays open: it is called when the session goes on
 		return d.append(journal.Entry{Step: o.step, Payload: settled})
 	}
-	return d.append(journal.Entry{Step: o.step, Payload: result}, journal.Entry{Step: o.step, Payload: settled})
+	entries := []journal.Entry{{Step: o.step, Payload: result}, {Step: o.step, Payload: settled}}
+	if t := o.taints(d.history); t != nil {
+		entries = append([]journal.Entry{{Step: o.step, Payload: *t}}, entries...)
+	}
+	return d.append(entries...)
+}
+
+// maxTaints bounds how many readings from outside a journal names: one alone taints the session.
+const maxTaints = 50
+
+// taints is what the result brings in from outside; nil when nothing, or nothing that the journal has not.
+func (o *toolOutcome) taints(h *loop.History) *journal.Tainted {
+	if o.call.Domain == "" || o.err != nil || o.result.Text == "" {
+		return nil
+	}
+	t := journal.Tainted{Source: journal.TaintNetwork, Ref: o.call.Domain, Excerpt: excerpt(o.result.Text)}
+	if o.call.Object != "" {
+		t.Ref = o.call.Object
+	}
+	have := h.Taint()
+	if len(have) >= maxTaints || slices.ContainsFunc(have, func(x journal.Tainted) bool { return x.Source == t.Source && x.Ref == t.Ref && x.Excerpt == t.Excerpt }) {
+		return nil
+	}
+	return &t
+}
+
+// excerpt is the beginning of a text, for a person who decides.
+func excerpt(text string) string { return excerptOf(text, 600) }
+
+func excerptOf(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + "…"
+}
+
+// edited tells the model that what was called is not what it wrote.
+func edited(use loop.ToolUse) string {
+	if use.EditedBy == nil {
+		return ""
+	}
+	return "A person changed the arguments of this call to: " + string(use.Input) + "\n\n"
 }
 
 // stop ends the session's work where the sandbox that the tool needs can't be paid. Nothing was run.

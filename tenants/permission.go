@@ -37,6 +37,11 @@ const (
 	BillingWrite      Permission = "billing:write"
 	WebhooksRead      Permission = "webhooks:read"
 	WebhooksWrite     Permission = "webhooks:write"
+	ApprovalsRead     Permission = "approvals:read"
+	// ApprovalsDecide lets somebody answer; whether it is theirs to answer, the rule that asks says.
+	ApprovalsDecide    Permission = "approvals:decide"
+	ApprovalRulesRead  Permission = "approval_rules:read"
+	ApprovalRulesWrite Permission = "approval_rules:write"
 )
 
 // AllScopes is the scope of an API key that may do everything.
@@ -90,6 +95,11 @@ var grants = []struct {
 	// Not for viewers: an endpoint's address often holds a secret of its own.
 	{WebhooksRead, []Role{RoleAdmin, RoleDeveloper}},
 	{WebhooksWrite, []Role{RoleAdmin, RoleDeveloper}},
+	// What is asked shows an effect's arguments, as its session does; a rule may name anybody as an approver.
+	{ApprovalsRead, []Role{RoleAdmin, RoleBilling, RoleDeveloper, RoleViewer}},
+	{ApprovalsDecide, []Role{RoleAdmin, RoleBilling, RoleDeveloper, RoleViewer}},
+	{ApprovalRulesRead, []Role{RoleAdmin, RoleBilling, RoleDeveloper, RoleViewer}},
+	{ApprovalRulesWrite, []Role{RoleAdmin}},
 }
 
 var byPermission = func() map[Permission][]Role {

@@ -22,6 +22,8 @@ type ToolUse struct {
 	Name  string
 	Input json.RawMessage
 	Seq   int64
+	// EditedBy put these arguments in place of the model's; nil where they are its own.
+	EditedBy *journal.Actor
 }
 
 // ModelCall is a request to be made.
@@ -152,11 +154,21 @@ type History struct {
 	retryAfter    time.Duration
 	failedAt      time.Time
 	assistantStep id.Step
+
+	edits map[int64]edit    // by the number of the tool use
+	taint []journal.Tainted // what came from outside, in its order
+	by    []journal.Actor   // whose session it is, and who gave it input; each once
+}
+
+// edit is what a person put in place of a tool use's arguments.
+type edit struct {
+	input json.RawMessage
+	by    *journal.Actor
 }
 
 // NewHistory is the history of a journal without events.
 func NewHistory() *History {
-	return &History{results: map[string]journal.AgentToolResult{}}
+	return &History{results: map[string]journal.AgentToolResult{}, edits: map[int64]edit{}}
 }
 
 // Clone is a history of its own, to be folded further without a change to this one.
@@ -167,7 +179,7 @@ func (h *History) Clone() *History {
 		// The last message is the one that may still grow.
 		c.messages[n-1].Content = slices.Clone(c.messages[n-1].Content)
 	}
-	c.results = maps.Clone(h.results)
+	c.results, c.edits, c.taint, c.by = maps.Clone(h.results), maps.Clone(h.edits), slices.Clone(h.taint), slices.Clone(h.by)
 	return &c
 }
 
@@ -191,13 +203,19 @@ func (h *History) Apply(events ...journal.Event) error {
 func (h *History) apply(e journal.Event) error {
 	switch e.Type {
 	case journal.SessionCreated{}.EventType():
+		p, err := journal.Decode[journal.SessionCreated](e)
+		if err != nil {
+			return err
+		}
 		h.createdAt = e.CreatedAt
+		h.acted(p.By)
 	case journal.UserMessage{}.EventType():
 		p, err := journal.Decode[journal.UserMessage](e)
 		if err != nil {
 			return err
 		}
 		h.inputSeqs = append(h.inputSeqs, e.Seq)
+		h.acted(p.By)
 		for _, b := range p.Content {
 			h.queued = append(h.queued, models.TextBlock(b.Text))
 		}
@@ -246,8 +264,61 @@ func (h *History) apply(e journal.Event) error {
 			return fmt.Errorf("event %d is a second result of tool use %s", e.Seq, p.ToolUseID)
 		}
 		h.results[p.ToolUseID] = p
+	case journal.ApprovalDecided{}.EventType():
+		p, err := journal.Decode[journal.ApprovalDecided](e)
+		if err != nil {
+			return err
+		}
+		if p.Input != nil {
+			h.edits[p.ToolUseSeq] = edit{input: p.Input, by: p.By}
+		}
+	case journal.Tainted{}.EventType():
+		p, err := journal.Decode[journal.Tainted](e)
+		if err != nil {
+			return err
+		}
+		h.taint = append(h.taint, p)
 	}
 	return nil
+}
+
+// acted notes who has given the session something to do.
+func (h *History) acted(by journal.Actor) {
+	if by.IsZero() || slices.ContainsFunc(h.by, func(a journal.Actor) bool { return a.Kind == by.Kind && a.ID == by.ID && a.OnBehalfOf == by.OnBehalfOf }) {
+		return
+	}
+	h.by = append(h.by, by)
+}
+
+// Askers are whose session it is and who gave it input, each once.
+func (h *History) Askers() []journal.Actor { return h.by }
+
+// Taint is what the session has read from outside, in its order; empty for one that has read nothing.
+func (h *History) Taint() []journal.Tainted { return h.taint }
+
+// Edited returns the tool use with the arguments that a person put in place of the model's, if one has.
+func (h *History) Edited(u ToolUse) ToolUse {
+	if e, ok := h.edits[u.Seq]; ok {
+		u.Input, u.EditedBy = e.input, e.by
+	}
+	return u
+}
+
+// Said is what the model said in its last turn, beside the tools that it asked for.
+func (h *History) Said() string {
+	for i := len(h.messages) - 1; i >= 0; i-- {
+		if h.messages[i].Role != models.Assistant {
+			continue
+		}
+		var text string
+		for _, b := range h.messages[i].Content {
+			if b.Type == models.Text {
+				text += b.Text
+			}
+		}
+		return text
+	}
+	return ""
 }
 
 // intended: a model call takes what was queued into the conversation.
@@ -341,7 +412,7 @@ func (h *History) unresolved() []ToolUse {
 	var open []ToolUse
 	for _, u := range h.uses {
 		if _, done := h.results[u.ID]; !done && u.Seq > h.interruptSeq {
-			open = append(open, u)
+			open = append(open, h.Edited(u))
 		}
 	}
 	return open

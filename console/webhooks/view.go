@@ -100,6 +100,7 @@ type showView struct {
 
 // typeWords say what each type of event tells.
 var typeWords = map[string]string{
+	notifications.ApprovalRequested: "An agent waits for a person's approval.", notifications.ApprovalDecided: "An approval was answered, or nobody answered it in time.",
 	notifications.BudgetThreshold: "A budget has reached one of its alerts.", notifications.InvitationCreated: "Somebody was invited.",
 	notifications.SessionIdle: "A session has come to rest.", notifications.SessionTerminated: "A session has ended for good.",
 	notifications.WebhookDisabled: "A webhook was disabled, as nothing arrived there.",

@@ -13,6 +13,7 @@ import (
 
 	"ambit.dev/ambit/billing"
 	"ambit.dev/ambit/billing/prices"
+	"ambit.dev/ambit/governance/approval"
 	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/internal/clock"
 	"ambit.dev/ambit/internal/egress"
@@ -47,6 +48,10 @@ type Proposal struct {
 	Object string
 	Domain string
 
+	// Risk is the tool's class of risk; Tainted says that the session has read what came from outside.
+	Risk    string
+	Tainted bool
+
 	// environment is asked about in questions only: there is one.
 	environment string
 }
@@ -62,6 +67,9 @@ type Decision struct {
 	Hold *journal.HoldRef
 	// Admission is nil unless admitted. It is of no use before the transaction has committed.
 	Admission *Admission
+	// Approval is what is waited for, or what was used; nil where nobody is asked. Fresh: it was asked for by this very decision.
+	Approval *approval.Approval
+	Fresh    bool
 }
 
 // Event is the decision as the journal keeps it.
@@ -83,6 +91,7 @@ type Gate struct {
 
 // New makes a gate over a price table and the organisations' rules.
 func New(table *prices.Table, policies *policy.Cache, c clock.Clock, log *slog.Logger) *Gate {
+	approval.Extend(policies)
 	return &Gate{prices: table, policies: policies, clock: c, log: log}
 }
 

@@ -52,7 +52,7 @@ func Draft(now time.Time, session journal.Session, lease journal.Lease, refusal 
 // ReleaseLease gives the lease back with the commit.
 func (u *Unit) ReleaseLease() { u.releaseLease = true }
 
-// Admit decides on a proposal. An error means that no decision could be made: then there is no effect. A refusal is a decision, not an
+// Admit decides on a proposal. Waiting, it has decided nothing and written nothing: a person may have to be asked, and AdmitAsked decides. An error means that no decision could be made: then there is no effect. A refusal is a decision, not an
 // error. That the hold can be had is only known when the unit is committed; if not, the unit is drafted again, with the shortfall.
 func (g *Gate) Admit(u *Unit, p Proposal) (Decision, error) {
 	if p.EffectKey == "" || p.Digest == (Digest{}) || p.Step == "" || p.Within <= 0 {
@@ -81,6 +81,9 @@ func (g *Gate) Admit(u *Unit, p Proposal) (Decision, error) {
 	}
 	if reason != nil {
 		return Decision{Outcome: journal.Denied, Reasons: []journal.Reason{*reason}, Asked: asked}, nil
+	}
+	if mayAsk(rules, &u.Session, p, bound, u.Now) {
+		return Decision{Outcome: journal.Waiting, Asked: asked}, nil // AdmitAsked finds out, with what only the database knows
 	}
 	var wanting *ShortError
 	switch {

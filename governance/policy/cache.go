@@ -70,13 +70,17 @@ func Load(ctx context.Context, tx pgx.Tx, org id.Org) (*Set, error) {
 			tags[id.Agent(r.Agent)] = append(tags[id.Agent(r.Agent)], TagPrefix+r.Tag)
 		}
 	}
+	clock, err := time.LoadLocation(rows[0].TimeZone)
+	if err != nil {
+		return nil, fmt.Errorf("load the zone that the rules of %s are read in: %w", org, err)
+	}
 	var zone *time.Location
 	if slices.ContainsFunc(rules, func(c *compiled) bool { return c.Condition.Hours != nil }) {
-		if zone, err = time.LoadLocation(rows[0].TimeZone); err != nil {
-			return nil, fmt.Errorf("load the zone that the rules of %s are read in: %w", org, err)
-		}
+		zone = clock
 	}
-	return compile(rows[0].Version, zone, rules, tags), nil
+	s := compile(rows[0].Version, zone, rules, tags)
+	s.clock = clock
+	return s, nil
 }
 
 // Cache keeps compiled rules in memory by organisation and version. It is safe for concurrent use. Without Start it is as true, and only
@@ -86,8 +90,9 @@ type Cache struct {
 	listener *postgres.Listener
 	log      *slog.Logger
 
-	mu   sync.RWMutex
-	sets map[id.Org]*Set
+	mu      sync.RWMutex
+	sets    map[id.Org]*Set
+	loaders map[string]Loader
 
 	looker *background.Loop
 	cancel func()
@@ -96,7 +101,7 @@ type Cache struct {
 
 // NewCache makes a cache. The listener must listen on Channel.
 func NewCache(db *postgres.DB, listener *postgres.Listener, log *slog.Logger) *Cache {
-	c := &Cache{db: db, listener: listener, log: log, sets: map[id.Org]*Set{}}
+	c := &Cache{db: db, listener: listener, log: log, sets: map[id.Org]*Set{}, loaders: map[string]Loader{}}
 	c.looker = background.New("reload of permissions", lookEvery, log, c.RefreshOnce)
 	return c
 }
@@ -148,7 +153,7 @@ func (c *Cache) At(ctx context.Context, tx pgx.Tx, org id.Org, version int64) (*
 	if have := c.InMemory(org); have != nil && have.version == version {
 		return have, nil
 	}
-	s, err := Load(ctx, tx, org)
+	s, err := c.load(ctx, tx, org)
 	if err != nil {
 		return nil, err
 	}

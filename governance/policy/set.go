@@ -107,6 +107,10 @@ type Set struct {
 	rules  []*compiled
 	tags   map[id.Agent][]string // with TagPrefix
 	bySubj map[string]*bucket
+	// clock is the organisation's zone, also where no rule asks for the hour; nil where it was not read.
+	clock *time.Location
+	// extensions are rules of other kinds, by the name of their loader.
+	extensions map[string]any
 }
 
 // compiled is a rule with what is worked out once.

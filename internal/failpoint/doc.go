@@ -14,4 +14,8 @@ const (
 	AfterEffect = "effect.after"
 	// Announced is after a committed unit's admission was armed and before the next is.
 	Announced = "commit.armed"
+	// BeforeAsk is before the transaction that finds out whether people are asked, and asks them.
+	BeforeAsk = "ask.before"
+	// AfterAsk is after it was committed and before anybody in this process knows.
+	AfterAsk = "ask.after"
 )

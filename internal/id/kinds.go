@@ -179,3 +179,15 @@ type Passkey string
 
 // Prefix implements Kind.
 func (Passkey) Prefix() string { return "psk" }
+
+// Approval identifies an approval: a question to people about one exact effect.
+type Approval string
+
+// Prefix implements Kind.
+func (Approval) Prefix() string { return "apr" }
+
+// ApprovalRule identifies a rule that says which effects people are asked about.
+type ApprovalRule string
+
+// Prefix implements Kind.
+func (ApprovalRule) Prefix() string { return "arl" }

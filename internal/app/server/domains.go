@@ -18,6 +18,7 @@ import (
 	"ambit.dev/ambit/billing/prices"
 	"ambit.dev/ambit/connectors"
 	"ambit.dev/ambit/connectors/builtin"
+	"ambit.dev/ambit/governance/approval"
 	"ambit.dev/ambit/governance/gate"
 	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/internal/clickhouse"
@@ -69,6 +70,7 @@ type Domains struct {
 	Previews    *scheduler.Previews
 	Sandboxes   *sandbox.Service
 	Sessions    *scheduler.Service
+	Approvals   *approval.Service
 	Quotas      *ratelimit.Quotas
 	Traces      *observability.Reader
 	Idempotency *idempotency.Store
@@ -168,9 +170,10 @@ func (d *Domains) open(ctx context.Context, role Role) (err error) {
 	}
 	d.Previews = scheduler.NewPreviews(d.Config.NodeURL.Reveal(), scheduler.FetchPreviews(http.DefaultClient, d.previewsToken()))
 	d.Quotas = ratelimit.New(d.DB, d.Clock, d.Log)
+	d.Approvals = approval.NewService(approval.Deps{Clock: d.Clock, Mail: d.Mail, PublicURL: d.Config.PublicURL.Reveal()})
 	d.Sessions = scheduler.NewService(scheduler.Deps{
-		Limits: scheduler.SessionLimits{PerKey: d.Config.SessionLimit, PerOrganization: d.Config.OrgSessionLimit},
-		DB:     d.DB, Agents: d.Agents, Gate: d.Gate, Listener: d.Listener, Previews: d.Previews, Sandboxes: d.Sandboxes, Tools: d.Tools, Signer: d.Identity.Typed(receipt.Type), Tokens: d.AgentKeys, Clock: d.Clock, Log: d.Log,
+		Approvals: d.Approvals, Limits: scheduler.SessionLimits{PerKey: d.Config.SessionLimit, PerOrganization: d.Config.OrgSessionLimit},
+		DB: d.DB, Agents: d.Agents, Gate: d.Gate, Listener: d.Listener, Previews: d.Previews, Sandboxes: d.Sandboxes, Tools: d.Tools, Signer: d.Identity.Typed(receipt.Type), Tokens: d.AgentKeys, Clock: d.Clock, Log: d.Log,
 	})
 	return nil
 }

@@ -41,6 +41,7 @@ type Server struct {
 	internal *httpx.Server
 	worker   *scheduler.Worker
 	stops    *scheduler.StopKeeper
+	asks     *scheduler.ApprovalKeeper
 	exporter *observability.Exporter
 	sweeper  *idempotency.Sweeper
 	watch    *billing.Watch
@@ -95,6 +96,7 @@ func (s *Server) build() error {
 		return err
 	}
 	s.stops = scheduler.NewStopKeeper(s.DB, s.Sessions, s.Log)
+	s.asks = scheduler.NewApprovalKeeper(s.DB, s.Sessions, s.Log)
 	s.exporter, err = observability.NewExporter(observability.ExporterConfig{
 		Postgres: s.DB, ClickHouse: s.ClickHouse, Notices: s.Listener, Clock: s.Clock, Log: s.Log, Metrics: s.Registry,
 	})
@@ -192,6 +194,7 @@ func (s *Server) Start(ctx context.Context) error {
 			return err
 		}
 		s.stops.Start(ctx)
+		s.asks.Start(ctx)
 	}
 	return s.public.Start(ctx)
 }
@@ -233,7 +236,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	}
 	if s.stops != nil {
 		part, done := context.WithTimeout(ctx, time.Second)
-		errs = append(errs, s.stops.Stop(part))
+		errs = append(errs, s.stops.Stop(part), s.asks.Stop(part))
 		done()
 	}
 	s.Sessions.Stop()

@@ -29,3 +29,7 @@ DELETE FROM bound_breaches WHERE model = $1;
 -- name: LockRules :exec
 -- A change of the rules and an admission under the old ones can't both be under way.
 SELECT 1 FROM policy_versions WHERE org_id = @org_id FOR SHARE;
+
+-- name: LockBalances :exec
+-- As a commit does: whoever changes the rules or the budgets waits, and so does every other admission of the organisation.
+SELECT 1 FROM ledger_balances WHERE org_id = @org_id FOR NO KEY UPDATE;

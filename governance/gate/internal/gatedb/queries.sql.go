@@ -204,6 +204,16 @@ func (q *Queries) CommitUnits(ctx context.Context, arg CommitUnitsParams) ([]Com
 	return items, nil
 }
 
+const lockBalances = `-- name: LockBalances :exec
+SELECT 1 FROM ledger_balances WHERE org_id = $1 FOR NO KEY UPDATE
+`
+
+// As a commit does: whoever changes the rules or the budgets waits, and so does every other admission of the organisation.
+func (q *Queries) LockBalances(ctx context.Context, orgID id.Org) error {
+	_, err := q.db.Exec(ctx, lockBalances, orgID)
+	return err
+}
+
 const lockRules = `-- name: LockRules :exec
 SELECT 1 FROM policy_versions WHERE org_id = $1 FOR SHARE
 `
