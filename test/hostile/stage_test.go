@@ -136,9 +136,23 @@ func newStage(t *testing.T) *stage {
 	t.Cleanup(s.owner.Close)
 	s.account = s.instance.Account("hostile")
 	s.admin = s.wholeKey(t, s.account)
+	s.trusting(t, s.account)
 	s.secret = s.plant(t, s.account, "SECRET-of-another-session")
 	s.foreign = s.plant(t, s.instance.Account("victim"), "SECRET-of-another-tenant")
 	return s
+}
+
+// trusting lets the account's sessions act outside after they have read from there, as an owner may: what holds then is what is tried here.
+func (s *stage) trusting(t *testing.T, a *instance.Account) {
+	t.Helper()
+	for _, sql := range []string{
+		`INSERT INTO approval_settings (org_id, taint, asks_per_day, updated_by, updated_at) VALUES ($1, 'allow', 50, 'test', now())`,
+		`INSERT INTO policy_versions (org_id, version, changed_at) VALUES ($1, nextval('policy_version_numbers'), now())
+		 ON CONFLICT (org_id) DO UPDATE SET version = nextval('policy_version_numbers')`,
+	} {
+		_, err := s.owner.Exec(t.Context(), sql, string(a.Org))
+		require.NoError(t, err)
+	}
 }
 
 // wholeKey is the account with a key of the whole organisation, as rules and budgets ask for.
