@@ -9,6 +9,7 @@ import (
 	"ambit.dev/ambit/sandbox"
 	"ambit.dev/ambit/scheduler"
 	"ambit.dev/ambit/tenants"
+	"ambit.dev/ambit/tenants/identity"
 )
 
 // Domains are the services that the endpoints call. All but Sandboxes are needed.
@@ -20,6 +21,9 @@ type Domains struct {
 	Prices   *prices.Table
 	Policies *policy.Service
 	Webhooks *notifications.Webhooks
+	// AgentKeys are what agents sign with, StepUp keeps people's passkeys.
+	AgentKeys *identity.AgentKeys
+	StepUp    *identity.StepUp
 	// Sandboxes shows the files of sessions; without it they are answered with 503.
 	Sandboxes *sandbox.Service
 }

@@ -41,6 +41,7 @@ import (
 	"ambit.dev/ambit/notifications"
 	"ambit.dev/ambit/scheduler"
 	"ambit.dev/ambit/tenants"
+	"ambit.dev/ambit/tenants/identity"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -64,6 +65,7 @@ type rig struct {
 	countTokens scheduler.CountTokens
 	deps        scheduler.Deps
 	cfg         api.Config
+	stepUp      *identity.StepUp
 }
 
 func newRig(t testing.TB, change ...func(*api.Config)) *rig {
@@ -91,6 +93,15 @@ func newRig(t testing.TB, change ...func(*api.Config)) *rig {
 		KnowsTool:  func(tool string) bool { return tool == "bash" || tool == "python" },
 	}
 	ag := agents.New(catalogue, r.clock)
+	known := identity.Deps{Clock: r.clock, Logger: log, Sealer: sealer}
+	agentKeys, err := identity.NewAgentKeys(r.db, known, "http://ambit.test")
+	require.NoError(t, err)
+	r.stepUp, err = identity.NewStepUp(r.db, identity.StepUpDeps{Deps: known, Keys: identity.New(r.db, known), People: r.tenants, PublicURL: "https://ambit.test"})
+	require.NoError(t, err)
+	ag.OnCreate(func(ctx context.Context, tx pgx.Tx, org id.Org, agent id.Agent) error {
+		_, err := agentKeys.AgentKey(ctx, tx, org, identity.OfAgent(agent))
+		return err
+	})
 	listener := postgres.NewListener(r.db, log, journal.Channel, journal.InterruptChannel, journal.RestChannel)
 	listener.Start(ctx)
 	<-listener.Started()
@@ -107,7 +118,7 @@ func newRig(t testing.TB, change ...func(*api.Config)) *rig {
 		Rates: api.Rates{Requests: ratelimit.Policy{Quota: 1_000_000, Window: time.Minute}},
 		Domains: api.Domains{Tenants: r.tenants, Agents: ag, Sessions: sessions, Models: gateway, Prices: table, Policies: policies, Webhooks: notifications.NewWebhooks(notifications.WebhookDeps{
 			DB: r.db, Sealer: sealer, Clock: r.clock, Logger: log, Client: egress.New(egress.Config{}),
-		})},
+		}), AgentKeys: agentKeys, StepUp: r.stepUp},
 	}
 	for _, c := range change {
 		c(&cfg)

@@ -106,6 +106,7 @@ var tags = []docTag{
 	{"Budgets", "Limits on what the organisation, a project, an agent, a key, a member or a session spends."},
 	{"Usage", "What was spent, on what, and when."},
 	{"Ledger", "The double-entry record of all money, to the nano-dollar."},
+	{"Identity", "What agents sign with and where it is published, and what members confirm with."},
 	{"Stops", "Orders to stop all that works: of an agent, an API key, a project or the organisation."},
 	{"Webhooks", "Endpoints of yours that are told of what happens, by signed messages."},
 	{"Permissions", "What agents may do: rules, presets, explanations, and rules tried on the past."},

@@ -35,6 +35,9 @@ func (tn *tenant) newWorld() *world {
 	tn.work(session, journal.Entry{Step: step, Payload: journal.StepIntended{Kind: journal.KindModelCall, Name: "ambit/scripted", EffectKey: string(step)}})
 	w.ids["step_id"] = string(step)
 	tn.stopped(w)
+	var keys struct{ Data []struct{ KID string } }
+	tn.ask("POST", "/v1/agents/"+w.ids["agent_id"]+"/keys/rotate", "").into(tn.t, &keys)
+	w.ids["kid"] = keys.Data[0].KID
 	w.addRules()
 	res := tn.ask("POST", "/v1/webhooks", `{"url":"https://example.com/hook","event_types":["*"]}`)
 	require.Equal(tn.t, 201, res.StatusCode, res.raw)
@@ -97,7 +100,7 @@ func fill(path string, ids map[string]string) string {
 func never() map[string]string {
 	return map[string]string{
 		"agent_id": string(id.New[id.Agent]()), "stop_id": string(id.New[id.Stop]()), "session_id": string(id.New[id.Session]()), "step_id": string(id.New[id.Step]()),
-		"project_id": string(id.New[id.Project]()), "key_id": string(id.New[id.Key]()), "version": "1", "name": "prod",
+		"project_id": string(id.New[id.Project]()), "key_id": string(id.New[id.Key]()), "version": "1", "name": "prod", "kid": strings.Repeat("x", 43),
 		"permission_id": string(id.New[id.Permission]()), "role_id": string(id.New[id.Role]()), "member_id": string(id.New[id.Member]()), "preset": "web-client", "invitation_id": string(id.New[id.Invitation]()),
 		"webhook_id": string(id.New[id.Webhook]()), "delivery_id": string(id.New[id.Delivery]()),
 		"budget_id": string(id.New[id.Budget]()), "entry_id": string(id.New[id.Entry]()),
@@ -127,6 +130,11 @@ var cases = map[string]struct {
 	"agents.aliases.put":            {body: `{"version":1}`, foreign: "404"},
 	"agents.aliases.get":            {foreign: "404"},
 	"agents.aliases.delete":         {foreign: "404"},
+	"agents.identity":               {foreign: "404"},
+	"agents.keys.list":              {foreign: "404"},
+	"agents.keys.rotate":            {foreign: "404"},
+	"agents.keys.retire":            {foreign: "404"},
+	"members.passkeys.list":         {foreign: "404"},
 	"sessions.list":                 {foreign: "own"},
 	"sessions.get":                  {foreign: "404"},
 	"sessions.update":               {body: `{"title":"t"}`, foreign: "404"},
@@ -317,7 +325,7 @@ func (w *world) snapshot() string {
 	var b strings.Builder
 	for _, path := range []string{
 		"/v1/agents?include_archived=true", "/v1/sessions?include_archived=true", "/v1/projects?include_archived=true", "/v1/organization",
-		"/v1/agents/" + w.ids["agent_id"] + "/aliases", "/v1/sessions/" + w.ids["session_id"] + "/events",
+		"/v1/agents/" + w.ids["agent_id"] + "/aliases", "/v1/agents/" + w.ids["agent_id"] + "/keys", "/v1/sessions/" + w.ids["session_id"] + "/events",
 		"/v1/permissions", "/v1/permissions/tags", "/v1/roles", "/v1/members", "/v1/invitations",
 		"/v1/budgets", "/v1/ledger/entries", "/v1/ledger/accounts", "/v1/ledger/holds",
 		"/v1/quotes/" + w.ids["quote_id"], "/v1/webhooks", "/v1/webhooks/" + w.ids["webhook_id"] + "/deliveries",

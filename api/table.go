@@ -13,6 +13,7 @@ func (a *API) table() []Route {
 		a.invokeRoutes(),
 		a.quoteRoutes(),
 		a.agentRoutes(),
+		a.identityRoutes(),
 		a.sessionRoutes(),
 		a.stopRoutes(),
 		a.resumeRoutes(),

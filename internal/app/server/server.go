@@ -127,7 +127,7 @@ func (s *Server) surfaces() (http.Handler, error) {
 	var pages http.Handler
 	surface := api.New(api.Config{
 		BaseURL: string(s.Config.PublicURL), Log: s.Log, Clock: s.Clock, DB: s.DB, Listener: s.Listener, Idempotency: s.Idempotency,
-		Domains: api.Domains{Tenants: s.Tenants, Agents: s.Agents, Sessions: s.Sessions, Models: s.Models, Prices: s.Gate.Prices(), Policies: s.Policies, Sandboxes: s.Sandboxes, Webhooks: s.Webhooks},
+		Domains: api.Domains{Tenants: s.Tenants, Agents: s.Agents, Sessions: s.Sessions, Models: s.Models, Prices: s.Gate.Prices(), Policies: s.Policies, Sandboxes: s.Sandboxes, Webhooks: s.Webhooks, AgentKeys: s.AgentKeys, StepUp: s.StepUp},
 		Rates:   s.rates(), Quotas: s.Quotas,
 		Metrics: metrics, Drain: s.drain, Checks: checks,
 		Prometheus: promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}),
