@@ -110,6 +110,7 @@ func (n New) BudgetScopes() []string {
 		scopes = append(scopes, "key:"+n.By.ID)
 	case principal.User:
 		scopes = append(scopes, "member:"+n.By.ID)
+	default: // an agent's spending is the agent's above, the platform's own is nobody's besides
 	}
 	if n.By.OnBehalfOf != "" && n.By.OnBehalfOf != n.By.ID {
 		scopes = append(scopes, "member:"+n.By.OnBehalfOf)

@@ -282,7 +282,7 @@ func TestOutage(t *testing.T) {
 					t.Errorf("the journal must not notice: %v", err)
 					return
 				}
-				time.Sleep(time.Duration(r.IntN(40)) * time.Millisecond) // the pace of the load, not a wait for anything
+				time.Sleep(time.Duration(r.IntN(40)) * time.Millisecond) //nolint:forbidigo // the pace of the load, not a wait for anything
 			}
 			written.Store(w, n)
 		})

@@ -51,7 +51,7 @@ func (o *outbox) take(ctx context.Context) (*claimedBatch, error) {
 			return err
 		}
 		fresh := string(id.New[id.Batch]())
-		n, err := q.StampRows(ctx, outboxdb.StampRowsParams{BatchID: fresh, MaxRows: int32(o.maxRows), MaxBytes: o.maxBytes})
+		n, err := q.StampRows(ctx, outboxdb.StampRowsParams{BatchID: fresh, MaxRows: int32(o.maxRows), MaxBytes: o.maxBytes}) //nolint:gosec // some thousands
 		if err != nil || n == 0 {
 			return err
 		}

@@ -103,7 +103,7 @@ func (r *Reader) TraceOf(ctx context.Context, scope Scope, session id.Session) (
 // session in.
 func tracesQuery(scope Scope, filter TraceFilter) query {
 	q := query{params: map[string]any{
-		"org": string(scope.Org), "project": string(scope.Project), "limit": uint64(filter.Limit + 1),
+		"org": string(scope.Org), "project": string(scope.Project), "limit": uint64(filter.Limit + 1), //nolint:gosec // checked to be above zero
 	}}
 	where, having := "", ""
 	if !filter.From.IsZero() {

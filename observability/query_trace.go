@@ -129,7 +129,7 @@ func (r *Reader) Trace(ctx context.Context, scope Scope, session id.Session, pag
 // page follows.
 func traceQuery(scope Scope, session id.Session, page TracePage) query {
 	q := query{params: map[string]any{
-		"org": string(scope.Org), "project": string(scope.Project), "session": string(session), "limit": uint64(page.Limit + 1),
+		"org": string(scope.Org), "project": string(scope.Project), "session": string(session), "limit": uint64(page.Limit + 1), //nolint:gosec // checked to be above zero
 	}}
 	after := ""
 	if page.After != nil {

@@ -2,7 +2,6 @@ package observability
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"os"
 	"path/filepath"
@@ -435,7 +434,7 @@ func FuzzParseSpanCursor(f *testing.F) {
 		c, err := ParseSpanCursor(s)
 		if err != nil {
 			var e *fault.Error
-			require.True(t, errors.As(err, &e))
+			require.ErrorAs(t, err, &e)
 			require.Equal(t, "invalid_page", e.Code)
 			return
 		}

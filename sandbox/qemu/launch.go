@@ -66,7 +66,7 @@ func (d *Driver) launch(ctx context.Context, runDir string, args []string, files
 		runDir: runDir, console: &tail{}, stderr: &tail{},
 		done: make(chan struct{}), stopped: make(chan struct{}, 1), migrated: make(chan string, 1),
 	}
-	cmd := exec.Command(d.binary, args...)
+	cmd := exec.Command(d.binary, args...) //nolint:noctx // a machine outlives the request that started it; it is stopped by its process
 	cmd.ExtraFiles = append([]*os.File{theirs, listener}, files...)
 	cmd.Stdout, cmd.Stderr = p.console, p.stderr
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "LANG=C"}

@@ -50,7 +50,7 @@ func TestAKilledWorkerIsSucceeded(t *testing.T) {
 	t.Run("while a command runs", func(t *testing.T) {
 		id := invoke(t, a, "ambit/scripted", "```bash\necho once >> effects.txt; sleep 6; cat effects.txt; echo finished\n```", "bash")
 		require.Eventually(t, func() bool { return len(find(journalOf(t, a, id), "sandbox.started")) == 1 }, time.Minute, 50*time.Millisecond)
-		time.Sleep(500 * time.Millisecond) // the command is under way: there is no event that says so
+		time.Sleep(500 * time.Millisecond) //nolint:forbidigo // the command is under way: there is no event that says so
 		i.Kill(server)
 
 		s := finished(t, a, id, time.Minute)

@@ -128,12 +128,12 @@ func (i *Instance) Stop() time.Duration {
 		return 0
 	}
 	began := time.Now()
-	_ = i.cmd.Process.Signal(syscall.SIGINT)
+	_ = i.cmd.Process.Signal(syscall.SIGINT) //nolint:errcheck // it may have ended
 	select {
-	case <-i.done:
+	case <-i.done: //nolint:errcheck // how it ended is in its log
 	case <-time.After(30 * time.Second):
 		_ = syscall.Kill(-i.cmd.Process.Pid, syscall.SIGKILL)
-		<-i.done
+		<-i.done //nolint:errcheck // it was killed
 		i.t.Errorf("the instance did not stop within 30 s")
 	}
 	i.cmd = nil

@@ -154,7 +154,7 @@ func (s *stage) settled(a *instance.Account, n int, within time.Duration) {
 		if time.Now().After(deadline) {
 			s.t.Fatalf("%d of %d sessions are at rest after %s; %d were awaited", atRest, all, within, n)
 		}
-		time.Sleep(50 * time.Millisecond)
+		time.Sleep(50 * time.Millisecond) //nolint:forbidigo // between two looks
 	}
 }
 
@@ -228,7 +228,7 @@ func (s *stage) sound(a *instance.Account, callsBefore int) {
 			filter.Before = next
 		}
 	}
-	for deadline := time.Now().Add(30 * time.Second); !matches(); time.Sleep(200 * time.Millisecond) {
+	for deadline := time.Now().Add(30 * time.Second); !matches(); time.Sleep(200 * time.Millisecond) { //nolint:forbidigo // between two looks
 		require.True(s.t, time.Now().Before(deadline), "the spans' cost is %d in %d traces, the ledger captured %d (%v)", shown, traces, captured, failed)
 	}
 }

@@ -151,7 +151,7 @@ func (c *caller) demonstrate(ctx context.Context) (invoked, error) {
 	var result invoked
 	err = c.post(ctx, "/v1/invoke", map[string]any{
 		"agent": agent.ID, "input": task, "title": "Demonstration", "wait_seconds": 120,
-		"limits": map[string]any{"max_cost": money.Nanos(50 * money.Cent)},
+		"limits": map[string]any{"max_cost": 50 * money.Cent},
 	}, &result)
 	if err != nil {
 		return invoked{}, fmt.Errorf("invoke the demonstration's agent: %w", err)

@@ -70,10 +70,10 @@ func run(ctx context.Context, cfg config.Config, role server.Role) error {
 		return errors.Join(fmt.Errorf("start: %w", err), s.Stop(context.WithoutCancel(ctx)))
 	}
 	<-ctx.Done()
-	log.Info("draining")
+	log.InfoContext(ctx, "draining")
 	if err := s.Stop(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("stop: %w", err)
 	}
-	log.Info("stopped")
+	log.InfoContext(ctx, "stopped")
 	return nil
 }

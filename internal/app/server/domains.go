@@ -95,10 +95,7 @@ func Migrate(ctx context.Context, cfg config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if err := postgres.Migrate(ctx, string(cfg.PostgresURL), Passwords(sealer), log); err != nil {
-		return err
-	}
-	return nil
+	return postgres.Migrate(ctx, string(cfg.PostgresURL), Passwords(sealer), log)
 }
 
 // MigrateTraces brings ClickHouse to the newest schema.

@@ -149,7 +149,7 @@ func (c *connection) insert(query, format string, params []parameter, r io.Reade
 				return 0, err
 			}
 		}
-		if readErr == io.EOF {
+		if errors.Is(readErr, io.EOF) {
 			break
 		}
 		if readErr != nil {

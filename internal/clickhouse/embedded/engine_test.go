@@ -212,7 +212,7 @@ func TestDriver(t *testing.T) {
 func requireCode(t *testing.T, err error, code int32) {
 	t.Helper()
 	var e *clickhouse.Exception
-	require.Truef(t, errors.As(err, &e), "want the engine's error %d, got %v", code, err)
+	require.ErrorAsf(t, err, &e, "want the engine's error %d", code)
 	require.Equalf(t, code, e.Code, "%v", err)
 }
 

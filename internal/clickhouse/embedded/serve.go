@@ -143,7 +143,7 @@ func (o Options) withDefaults() Options {
 		o.MaxQueries = DefaultMaxQueries
 	}
 	if o.Log == nil {
-		o.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+		o.Log = slog.New(slog.DiscardHandler)
 	}
 	return o
 }

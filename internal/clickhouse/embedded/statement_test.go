@@ -2,7 +2,6 @@ package embedded
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"strings"
 	"testing"
@@ -91,6 +90,6 @@ func FuzzFrames(f *testing.F) {
 			return
 		}
 		_, err := io.Copy(io.Discard, newFrameReader(bytes.NewReader(data)))
-		require.False(t, errors.Is(err, io.EOF))
+		require.NotErrorIs(t, err, io.EOF)
 	})
 }

@@ -33,8 +33,10 @@ func testIsolation(t *testing.T, s Subject) {
 	} {
 		require.NotZero(t, b.sh(script).ExitCode, script)
 	}
-	require.Equal(t, "ok\n", b.run(guest.ExecRequest{Argv: []string{"python3", "-c",
-		"import socket\ns = socket.create_server(('127.0.0.1', 0)); c = socket.create_connection(s.getsockname()); print('ok')"}}).stdout, "the loopback is the command's own")
+	require.Equal(t, "ok\n", b.run(guest.ExecRequest{Argv: []string{
+		"python3", "-c",
+		"import socket\ns = socket.create_server(('127.0.0.1', 0)); c = socket.create_connection(s.getsockname()); print('ok')",
+	}}).stdout, "the loopback is the command's own")
 	b.alive()
 
 	t.Run("metrics", func(t *testing.T) {

@@ -50,7 +50,7 @@ func testMisbehaviour(t *testing.T, s Subject) {
 		require.True(t, out.Truncated)
 		data, err := b.client.ReadOutput(b.ctx, "eff_full", 0, 0)
 		require.NoError(t, err)
-		require.EqualValues(t, out.StdoutBytes, len(data), "output is kept even so")
+		require.Len(t, data, int(out.StdoutBytes), "output is kept even so")
 		m, err := b.client.Metrics(b.ctx)
 		require.NoError(t, err)
 		require.Greater(t, m.DiskUsed, m.DiskTotal*9/10)
@@ -82,7 +82,7 @@ func testMisbehaviour(t *testing.T, s Subject) {
 		require.Zero(t, out.Dropped)
 		require.Len(t, out.stdout, 500)
 		require.True(t, strings.HasSuffix(string(out.Tail), "20000\nthe end\n"))
-		require.EqualValues(t, out.StdoutBytes, len(b.read(out.OutputPath)))
+		require.Len(t, b.read(out.OutputPath), int(out.StdoutBytes))
 		require.Equal(t, "20001\n", b.sh("wc -l < "+out.OutputPath).stdout, "commands can read it too")
 	})
 	t.Run("too much memory", func(t *testing.T) {

@@ -39,7 +39,8 @@ func (h *hashing) Write(p []byte) (int, error) {
 func (s *Server) save(x *exchange, _ struct{}) (any, error) {
 	s.archive.Lock()
 	defer s.archive.Unlock()
-	defer s.freeze()()
+	thaw := s.freeze()
+	defer thaw()
 	out := &hashing{w: frameWriter{x.w}, h: sha256.New()}
 	z, err := zstd.NewWriter(out, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
 		zstd.WithWindowSize(1<<20), zstd.WithLowerEncoderMem(true))

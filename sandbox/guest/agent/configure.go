@@ -127,7 +127,7 @@ func cString(b []int8) string {
 		if c == 0 {
 			break
 		}
-		out.WriteByte(byte(c))
+		out.WriteByte(byte(c)) //nolint:gosec // the kernel's chars are signed here, and are bytes
 	}
 	return out.String()
 }

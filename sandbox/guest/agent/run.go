@@ -40,7 +40,7 @@ func (s *Server) launch(e *effect, req guest.ExecRequest) error {
 		var nf *notRunnable
 		if errors.As(err, &nf) {
 			e.spool.add(guest.Stderr, []byte(nf.Error()+"\n"))
-			s.conclude(e, exitStatus{status: syscall.WaitStatus(nf.code << 8)}, req)
+			s.conclude(e, exitStatus{status: syscall.WaitStatus(nf.code << 8)}, req) //nolint:gosec // an exit code, below 256
 			return nil
 		}
 		return err

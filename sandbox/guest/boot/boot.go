@@ -39,12 +39,10 @@ const (
 func Main(version string) {
 	console := openConsole()
 	log := slog.New(slog.NewTextHandler(console, &slog.HandlerOptions{Level: slog.LevelInfo}))
-	if err := run(version, console, log); err != nil {
-		log.Error("the guest could not start", "error", err)
-		_ = console.Sync()
-		time.Sleep(100 * time.Millisecond) // for the serial line to empty
-		os.Exit(1)
-	}
+	log.Error("the guest could not start", "error", run(version, console, log))
+	_ = console.Sync()
+	time.Sleep(100 * time.Millisecond) // for the serial line to empty
+	os.Exit(1)
 }
 
 func run(version string, console *os.File, log *slog.Logger) error {
