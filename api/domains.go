@@ -3,6 +3,7 @@ package api
 import (
 	"ambit.dev/ambit/agents"
 	"ambit.dev/ambit/billing/prices"
+	"ambit.dev/ambit/governance/mandate/register"
 	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/models"
 	"ambit.dev/ambit/notifications"
@@ -20,6 +21,7 @@ type Domains struct {
 	Models   *models.Gateway
 	Prices   *prices.Table
 	Policies *policy.Service
+	Mandates *register.Service
 	Webhooks *notifications.Webhooks
 	// AgentKeys are what agents sign with, StepUp keeps people's passkeys.
 	AgentKeys *identity.AgentKeys

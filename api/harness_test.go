@@ -23,6 +23,7 @@ import (
 	"ambit.dev/ambit/billing/prices"
 	"ambit.dev/ambit/connectors"
 	"ambit.dev/ambit/governance/gate"
+	"ambit.dev/ambit/governance/mandate/register"
 	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/internal/clock"
 	"ambit.dev/ambit/internal/dbtest"
@@ -110,13 +111,17 @@ func newRig(t testing.TB, change ...func(*api.Config)) *rig {
 	r.deps = scheduler.Deps{
 		DB: r.db, Agents: ag, Gate: g, Listener: listener, Previews: r.previews, Signer: signer{}, Clock: r.clock, Log: log,
 	}
+	keys, err := identity.NewAgentKeys(r.db, identity.Deps{Sealer: sealer, Clock: r.clock, Logger: log}, "http://ambit.test")
+	require.NoError(t, err)
+	mandates := register.New(keys, signer{}, r.clock)
+	r.deps.Mandates = mandates
 	sessions := scheduler.NewService(r.deps)
 	policies := policy.NewService(policy.NewCache(r.db, listener, log), policy.Catalogue{KnowsModel: catalogue.KnowsModel, KnowsTool: catalogue.KnowsTool}, r.clock)
 	cfg := api.Config{
 		BaseURL: "http://ambit.test", Log: log, Clock: r.clock, DB: r.db, Listener: listener,
 		Idempotency: idempotency.NewStore(sealer, r.clock), Drain: r.drain,
 		Rates: api.Rates{Requests: ratelimit.Policy{Quota: 1_000_000, Window: time.Minute}},
-		Domains: api.Domains{Tenants: r.tenants, Agents: ag, Sessions: sessions, Models: gateway, Prices: table, Policies: policies, Webhooks: notifications.NewWebhooks(notifications.WebhookDeps{
+		Domains: api.Domains{Tenants: r.tenants, Agents: ag, Sessions: sessions, Models: gateway, Prices: table, Policies: policies, Mandates: mandates, Webhooks: notifications.NewWebhooks(notifications.WebhookDeps{
 			DB: r.db, Sealer: sealer, Clock: r.clock, Logger: log, Client: egress.New(egress.Config{}),
 		}), AgentKeys: agentKeys, StepUp: r.stepUp},
 	}
@@ -139,6 +144,8 @@ func newRig(t testing.TB, change ...func(*api.Config)) *rig {
 type signer struct{}
 
 func (signer) Sign(context.Context, any) (string, error) { return "signed", nil }
+
+func (signer) SignAs(context.Context, string, any) (string, error) { return "signed", nil }
 
 // logBuffer is a log that handlers write while a test reads it.
 type logBuffer struct {

@@ -57,7 +57,7 @@ type workBody struct {
 	EnvironmentID *string      `json:"environment_id" doc:"Not available yet."`
 	Overrides     *overrides   `json:"overrides" doc:"Replaces parts of a stored agent's definition for this new session."`
 	Limits        *Limits      `json:"limits" doc:"May narrow the agent's limits, not widen them."`
-	MandateID     *string      `json:"mandate_id" doc:"Not available yet."`
+	MandateID     *id.Mandate  `json:"mandate_id" doc:"The mandate under which a new session runs: it must be in force, and the agent's. A session keeps it; one below another runs under the same or under one that narrows it."`
 	IfRunning     *string      `json:"if_running" enum:"queue,interrupt,reject" doc:"What to do when the session is at work. The agent's own choice when left out."`
 	WaitSeconds   *int64       `json:"wait_seconds" min:"1" max:"600" default:"55" doc:"How long sync waits."`
 	Title         string       `json:"title" maxlen:"200"`
@@ -206,7 +206,7 @@ func (a *API) asked(ctx context.Context, tx pgx.Tx, b *workBody, input inputBloc
 	for _, missing := range []struct {
 		name  string
 		value *string
-	}{{"mandate_id", b.MandateID}, {"environment_id", b.EnvironmentID}} {
+	}{{"environment_id", b.EnvironmentID}} {
 		if missing.value != nil {
 			f := fault.Newf(fault.Invalid, "not_available", "%s is not available on this instance. Leave it out.", missing.name)
 			f.Fields = []fault.Field{{Pointer: "/" + missing.name, Code: "not_available", Message: f.Message}}
@@ -226,6 +226,9 @@ func (a *API) asked(ctx context.Context, tx pgx.Tx, b *workBody, input inputBloc
 	}
 	if b.ParentID != nil {
 		ask.Parent = *b.ParentID
+	}
+	if b.MandateID != nil {
+		ask.Mandate = *b.MandateID
 	}
 	if o := b.Overrides; o != nil {
 		ask.Overrides = scheduler.Overrides{Model: o.Model, System: o.System, Tools: o.Tools, MaxTokens: o.MaxTokens}

@@ -104,6 +104,7 @@ var tags = []docTag{
 	{"Projects", "Where an organisation keeps its agents and sessions apart."},
 	{"Keys", "API keys: made, limited, rotated, revoked."},
 	{"Budgets", "Limits on what the organisation, a project, an agent, a key, a member or a session spends."},
+	{"Mandates", "What a person has signed that an agent may spend: on what, how much, with whom, until when, and what it may hand on."},
 	{"Usage", "What was spent, on what, and when."},
 	{"Ledger", "The double-entry record of all money, to the nano-dollar."},
 	{"Identity", "What agents sign with and where it is published, and what members confirm with."},

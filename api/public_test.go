@@ -134,7 +134,7 @@ func TestAnswersAreWhatTheDocumentSays(t *testing.T) {
 			continue // no JSON, and no end while the session runs
 		}
 		headers := []string{"If-Match", "*"}
-		if of, _, _ := strings.Cut(route.ID, "."); of != "permissions" && of != "roles" && of != "members" && of != "invitations" && of != "budgets" && of != "ledger" { // those are the whole organisation's
+		if of, _, _ := strings.Cut(route.ID, "."); of != "permissions" && of != "roles" && of != "members" && of != "invitations" && of != "budgets" && of != "ledger" && of != "mandate_settings" { // those are the whole organisation's
 			headers = append(headers, "Ambit-Project", string(ada.project))
 		}
 		res := ada.askWith(ada.orgKey, route.Method, fill(route.Path, ada.ids)+cases[route.ID].query, fill(cases[route.ID].body, ada.ids), headers...)

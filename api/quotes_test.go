@@ -96,7 +96,7 @@ func TestOneEffectIsQuoted(t *testing.T) {
 		`{"effect":{"kind":"tool_call","name":"bash"},"input":"x"}`:                                              "invalid_request",
 		`{"effect":{"kind":"tool_call","name":"bash","sandbox_ms":-1}}`:                                          "invalid_request",
 		`{"agent":{"model":"ambit/scripted"}}`:                                                                   "invalid_request",
-		`{"agent":{"model":"ambit/scripted"},"input":"x","mandate_id":"man_x"}`:                                  "not_available",
+		`{"agent":{"model":"ambit/scripted"},"input":"x","environment_id":"env_x"}`:                              "not_available",
 		`{"agent":{"model":"ambit/scripted"},"input":"x","quote_id":"quo_x"}`:                                    "invalid_request",
 		`{"session_id":"` + string(id.New[id.Session]()) + `","input":"x"}`:                                      "not_found",
 		`{"agent":{"model":"ambit/scripted"},"input":"x","limits":{"max_cost":{"amount":"1","currency":"USD"}}}`: "invalid_money",

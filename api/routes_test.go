@@ -79,6 +79,10 @@ func (w *world) addMoney() {
 	res := w.askWith(w.orgKey, "POST", "/v1/budgets", `{"name":"All","scope":{"type":"organization"},"limit":{"amount":"3.00","currency":"USD"},"period":"month","alerts":[50]}`)
 	require.Equal(w.t, 201, res.StatusCode, res.raw)
 	w.ids["budget_id"], _ = res.field(w.t, "id").(string)
+	res = w.ask("POST", "/v1/mandates", `{"agent_id":"`+w.ids["agent_id"]+`","intent":"research","total":{"amount":"5.00","currency":"USD"},"expires_at":"2036-01-01T00:00:00Z","depth":2}`)
+	require.Equal(w.t, 201, res.StatusCode, res.raw)
+	w.ids["mandate_id"], _ = res.field(w.t, "id").(string)
+	w.signMandate(id.Mandate(w.ids["mandate_id"]))
 	var entries struct{ Data []struct{ ID string } }
 	w.askWith(w.orgKey, "GET", "/v1/ledger/entries?kind=grant", "").into(w.t, &entries)
 	w.ids["entry_id"] = entries.Data[0].ID
@@ -104,7 +108,8 @@ func never() map[string]string {
 		"permission_id": string(id.New[id.Permission]()), "role_id": string(id.New[id.Role]()), "member_id": string(id.New[id.Member]()), "preset": "web-client", "invitation_id": string(id.New[id.Invitation]()),
 		"webhook_id": string(id.New[id.Webhook]()), "delivery_id": string(id.New[id.Delivery]()),
 		"budget_id": string(id.New[id.Budget]()), "entry_id": string(id.New[id.Entry]()),
-		"hold_id": string(id.New[id.Hold]()), "quote_id": string(id.New[id.Quote]()),
+		"mandate_id": string(id.New[id.Mandate]()),
+		"hold_id":    string(id.New[id.Hold]()), "quote_id": string(id.New[id.Quote]()),
 	}
 }
 
@@ -173,6 +178,14 @@ var cases = map[string]struct {
 	"budgets.update":                {body: `{"name":"renamed"}`, foreign: "404"},
 	"budgets.delete":                {foreign: "404"},
 	"usage.list":                    {foreign: "own"},
+	"mandates.create":               {body: `{"agent_id":"{agent_id}","intent":"research","total":{"amount":"5.00","currency":"USD"},"expires_at":"2036-01-01T00:00:00Z"}`, foreign: "own"},
+	"mandates.list":                 {foreign: "own"},
+	"mandates.get":                  {foreign: "404"},
+	"mandates.sub_mandates":         {body: `{"agent_id":"{agent_id}"}`, foreign: "404"},
+	"mandates.revoke":               {foreign: "404"},
+	"mandates.export":               {foreign: "404"},
+	"mandate_settings.get":          {foreign: "own"},
+	"mandate_settings.set":          {body: `{"passkey_above":{"amount":"5.00","currency":"USD"},"required_of":[]}`, foreign: "own"},
 	"ledger.entries.list":           {foreign: "own"},
 	"ledger.entries.get":            {foreign: "404"},
 	"ledger.accounts.list":          {foreign: "own"},
@@ -327,7 +340,7 @@ func (w *world) snapshot() string {
 		"/v1/agents?include_archived=true", "/v1/sessions?include_archived=true", "/v1/projects?include_archived=true", "/v1/organization",
 		"/v1/agents/" + w.ids["agent_id"] + "/aliases", "/v1/agents/" + w.ids["agent_id"] + "/keys", "/v1/sessions/" + w.ids["session_id"] + "/events",
 		"/v1/permissions", "/v1/permissions/tags", "/v1/roles", "/v1/members", "/v1/invitations",
-		"/v1/budgets", "/v1/ledger/entries", "/v1/ledger/accounts", "/v1/ledger/holds",
+		"/v1/mandates", "/v1/mandate_settings", "/v1/budgets", "/v1/ledger/entries", "/v1/ledger/accounts", "/v1/ledger/holds",
 		"/v1/quotes/" + w.ids["quote_id"], "/v1/webhooks", "/v1/webhooks/" + w.ids["webhook_id"] + "/deliveries",
 	} {
 		res := w.askWith(w.orgKey, "GET", path, "")

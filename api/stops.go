@@ -54,7 +54,7 @@ var stopType = reflect.TypeFor[Stop]()
 type Stop struct {
 	ID          id.Stop         `json:"id"`
 	Type        string          `json:"type" const:"stop"`
-	Scope       scheduler.Scope `json:"scope" doc:"type is agent, api_key, project or organization."`
+	Scope       scheduler.Scope `json:"scope" doc:"type is agent, api_key, project, organization, or mandate: one that was revoked, with all below it."`
 	Status      string          `json:"status" enum:"running,fenced,complete" doc:"running: sessions are being stopped, and nothing of the scope begins. fenced: none can work any more, sandboxes are ending. complete: all are gone, and the receipt is signed."`
 	By          Actor           `json:"by"`
 	Reason      string          `json:"reason"`

@@ -36,6 +36,7 @@ func (a *API) table() []Route {
 		a.roleRoutes(),
 		a.invitationRoutes(),
 		a.budgetRoutes(),
+		a.mandateRoutes(),
 		a.usageRoutes(),
 		a.ledgerRoutes(),
 		a.webhookRoutes(),

@@ -26,7 +26,7 @@ type Session struct {
 	Sandbox         *id.Sandbox `json:"sandbox_id" doc:"The sandbox that it has now; null while it has none."`
 	Environment     *string     `json:"environment_id" doc:"null: the installation's default environment."`
 	ForkedFrom      *ForkOrigin `json:"forked_from" doc:"null unless it was forked from another."`
-	Mandate         *string     `json:"mandate_id" doc:"null without a mandate."`
+	Mandate         *id.Mandate `json:"mandate_id" doc:"null without a mandate."`
 	QuoteID         *id.Quote   `json:"quote_id" doc:"The quote by whose prices it runs; null where those of the moment count."`
 	RequiredActions []id.Event  `json:"required_actions" doc:"The events that wait for an answer."`
 	Hibernated      bool        `json:"hibernated"`
@@ -207,6 +207,9 @@ func (a *API) sessionFrom(s journal.Session, held money.Nanos) Session {
 	}
 	if s.Quote != nil {
 		out.QuoteID = &s.Quote.Quote
+	}
+	if s.Mandate != "" {
+		out.Mandate = &s.Mandate
 	}
 	return out
 }

@@ -172,7 +172,7 @@ func showDelivery(d notifications.Delivery) Delivery {
 type createWebhookIn struct {
 	Body struct {
 		URL         string      `json:"url" required:"true" minlen:"1" maxlen:"2048" example:"https://example.com/ambit" doc:"It begins with https://."`
-		EventTypes  []string    `json:"event_types" required:"true" minitems:"1" maxitems:"64" maxlen:"100" example:"[\"session.status_idle\"]" doc:"Some of budget.threshold, invitation.created, session.status_idle, session.status_terminated, webhook.disabled; or * for all."`
+		EventTypes  []string    `json:"event_types" required:"true" minitems:"1" maxitems:"64" maxlen:"100" example:"[\"session.status_idle\"]" doc:"Some of budget.threshold, invitation.created, mandate.revoked, session.status_idle, session.status_terminated, webhook.disabled; or * for all."`
 		Description string      `json:"description" maxlen:"500"`
 		ProjectID   *id.Project `json:"project_id" doc:"Only events of this project. Left out: of the whole organisation, or of the project that the request is bound to."`
 	} `body:"json"`

@@ -29,6 +29,8 @@ const (
 	ScopeKey          = "key"
 	ScopeMember       = "member"
 	ScopeSession      = "session"
+	// ScopeMandate is of the budgets that count what is spent under a mandate. They are made and ended with it, and by nothing else.
+	ScopeMandate = "mandate"
 )
 
 // BudgetScopes are the kinds of scope, from the widest to the narrowest.
@@ -213,6 +215,9 @@ func UpdateBudget(ctx context.Context, tx pgx.Tx, now time.Time, org id.Org, bud
 	}
 	if err != nil {
 		return Budget{}, fmt.Errorf("lock budget %s: %w", budget, err)
+	}
+	if strings.HasPrefix(row.Scope, ScopeMandate+":") {
+		return Budget{}, fault.New(fault.Conflict, "state_conflict", "This is what a mandate allows, as it was signed. Sign another, or revoke it.")
 	}
 	if ifVersion > 0 && row.Version != ifVersion {
 		return Budget{}, fault.New(fault.PreconditionFailed, "precondition_failed", "The budget has changed since you read it. Read it again and repeat your change.")

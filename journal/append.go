@@ -52,6 +52,16 @@ type New struct {
 	Title    string
 	Metadata map[string]string
 	Limits   Limits
+	// Mandates are that under which the session runs and all above it, the root first; none for a session without one.
+	Mandates []id.Mandate
+}
+
+// Mandate is that under which the session runs, or empty.
+func (n New) Mandate() id.Mandate {
+	if len(n.Mandates) == 0 {
+		return ""
+	}
+	return n.Mandates[len(n.Mandates)-1]
 }
 
 // Create makes a session with its first events, session.created and whatever is given besides, and returns it locked.
@@ -78,7 +88,7 @@ func Create(ctx context.Context, tx pgx.Tx, now time.Time, n New, first ...Entry
 	err = journaldb.New(tx).InsertSession(ctx, journaldb.InsertSessionParams{
 		OrgID: n.Org, ID: n.ID, ProjectID: n.Project, AgentID: n.Agent.ID, AgentVersion: int32(n.Agent.Version), //nolint:gosec // versions are small
 		Agent: agent, ParentSessionID: ref(string(n.Parent)), Principal: by, Title: n.Title, Metadata: metadata, Limits: limits, Now: now,
-		BudgetScopes: n.BudgetScopes(),
+		MandateID: ref(string(n.Mandate())), BudgetScopes: n.BudgetScopes(),
 	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("insert the session: %w", err)
@@ -93,6 +103,9 @@ func Create(ctx context.Context, tx pgx.Tx, now time.Time, n New, first ...Entry
 	}
 	if n.Parent != "" {
 		created.Parent = &n.Parent
+	}
+	if m := n.Mandate(); m != "" {
+		created.Mandate = &m
 	}
 	events, err := l.Append(ctx, now, append([]Entry{Of(created)}, first...)...)
 	return l, events, err
@@ -114,6 +127,9 @@ func (n New) BudgetScopes() []string {
 	}
 	if n.By.OnBehalfOf != "" && n.By.OnBehalfOf != n.By.ID {
 		scopes = append(scopes, "member:"+n.By.OnBehalfOf)
+	}
+	for _, m := range n.Mandates {
+		scopes = append(scopes, "mandate:"+string(m))
 	}
 	return scopes
 }
@@ -142,7 +158,7 @@ func Lock(ctx context.Context, tx pgx.Tx, org id.Org, session id.Session) (*Lock
 		LastSeq: row.LastSeq, Epoch: row.Epoch, LeaseOwner: row.LeaseOwner, LeaseAddress: row.LeaseAddress, LeaseExpiresAt: row.LeaseExpiresAt,
 		Status: row.Status, StopReason: row.StopReason, Usage: row.Usage, ChargedNanos: row.ChargedNanos, LastActiveAt: row.LastActiveAt,
 		CeilingHoldID: row.CeilingHoldID, Version: row.Version, CreatedAt: row.CreatedAt, UpdatedAt: row.UpdatedAt, ArchivedAt: row.ArchivedAt,
-		Quote: row.Quote,
+		Quote: row.Quote, MandateID: row.MandateID,
 	})
 	if err != nil {
 		return nil, err

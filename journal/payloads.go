@@ -156,7 +156,7 @@ type Shortfall struct {
 	Required  money.Nanos `json:"required"`
 	Available money.Nanos `json:"available"`
 	Shortfall money.Nanos `json:"shortfall"`
-	// Scope is what was short: session (its ceiling), budget or organization (its balance). Name is a budget's.
+	// Scope is what was short: session (its ceiling), mandate, budget or organization (its balance). Name is a budget's, and a mandate's intent.
 	Scope string `json:"scope"`
 	ID    string `json:"id"`
 	Name  string `json:"name,omitempty"`
@@ -170,6 +170,7 @@ type SessionCreated struct {
 	By        Actor           `json:"by"`
 	Title     string          `json:"title"`
 	Parent    *id.Session     `json:"parent_session_id"`
+	Mandate   *id.Mandate     `json:"mandate_id,omitempty"`
 	Metadata  json.RawMessage `json:"metadata,omitempty"`
 	TraceID   string          `json:"trace_id"`
 	RootSpan  string          `json:"root_span_id"`
@@ -384,6 +385,8 @@ func (s Shortfall) Sentence() string {
 		what = "What is left of the session's price ceiling"
 	case "budget":
 		what = "What is left of the budget “" + s.Name + "”"
+	case "mandate":
+		what = "What is left of the mandate " + s.ID + " (“" + s.Name + "”)"
 	}
 	return what + " is " + s.Available.Display() + "; this needs up to " + s.Required.Display() + ", which is " + s.Shortfall.Display() + " more."
 }

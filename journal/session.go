@@ -17,6 +17,7 @@ type Session struct {
 	Project  id.Project
 	Agent    Snapshot
 	Parent   id.Session // empty for a session that no session started
+	Mandate  id.Mandate // empty for a session that runs under none
 	By       Actor
 	Title    string
 	Metadata map[string]string
@@ -118,7 +119,7 @@ func sessionFromRow(r journaldb.Session) (Session, error) {
 		LastSeq: r.LastSeq, Epoch: r.Epoch, LeaseOwner: deref(r.LeaseOwner), LeaseAddress: deref(r.LeaseAddress),
 		Status: Status(r.Status), Charged: r.ChargedNanos, LastActiveAt: r.LastActiveAt.UTC(), Version: r.Version,
 		CreatedAt: r.CreatedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(), Parent: id.Session(deref(r.ParentSessionID)),
-		CeilingHold: id.Hold(deref(r.CeilingHoldID)),
+		CeilingHold: id.Hold(deref(r.CeilingHoldID)), Mandate: id.Mandate(deref(r.MandateID)),
 	}
 	if r.ArchivedAt != nil {
 		at := r.ArchivedAt.UTC()

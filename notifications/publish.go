@@ -17,6 +17,7 @@ import (
 const (
 	BudgetThreshold   = "budget.threshold"
 	InvitationCreated = "invitation.created"
+	MandateRevoked    = "mandate.revoked"
 	// SessionIdle and SessionTerminated are told by the database itself, wherever a journal says so: nobody publishes them.
 	SessionIdle       = "session.status_idle"
 	SessionTerminated = "session.status_terminated"
@@ -33,7 +34,7 @@ const (
 
 // EventTypes lists what can be subscribed to besides AllEvents.
 func EventTypes() []string {
-	return []string{ApprovalDecided, ApprovalRequested, BudgetThreshold, InvitationCreated, SessionIdle, SessionTerminated, WebhookDisabled}
+	return []string{ApprovalDecided, ApprovalRequested, BudgetThreshold, InvitationCreated, MandateRevoked, SessionIdle, SessionTerminated, WebhookDisabled}
 }
 
 // maxEventData bounds what an event says. It names what changed; whoever may see that asks the API.

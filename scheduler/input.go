@@ -46,7 +46,7 @@ func (s *Service) Send(ctx context.Context, tx pgx.Tx, org id.Org, session id.Se
 			return nil, fault.InvalidField(fmt.Sprintf("/events/%d/type", i), "unknown_type", `An event is of type "user.message" or "user.interrupt".`)
 		}
 	}
-	if err := mayBegin(ctx, tx, org, session, "", ""); err != nil {
+	if err := mayBegin(ctx, tx, org, session, "", "", ""); err != nil {
 		return nil, err
 	}
 	l, err := journal.Lock(ctx, tx, org, session)
@@ -107,7 +107,7 @@ func (s *Service) SetLimits(ctx context.Context, tx pgx.Tx, org id.Org, session 
 	if err := agents.CheckLimits("/limits", given); err != nil {
 		return journal.Session{}, err
 	}
-	if err := mayBegin(ctx, tx, org, session, "", ""); err != nil {
+	if err := mayBegin(ctx, tx, org, session, "", "", ""); err != nil {
 		return journal.Session{}, err
 	}
 	l, err := journal.Lock(ctx, tx, org, session)
@@ -147,7 +147,7 @@ func (s *Service) SetLimits(ctx context.Context, tx pgx.Tx, org id.Org, session 
 // Resume lets a session that stopped at a limit go on where it was: when its organisation's balance or a budget was raised since, for one.
 // If the limit still holds, it stops again.
 func (s *Service) Resume(ctx context.Context, tx pgx.Tx, org id.Org, session id.Session) (journal.Session, error) {
-	if err := mayBegin(ctx, tx, org, session, "", ""); err != nil {
+	if err := mayBegin(ctx, tx, org, session, "", "", ""); err != nil {
 		return journal.Session{}, err
 	}
 	l, err := journal.Lock(ctx, tx, org, session)

@@ -40,6 +40,8 @@ type InvokeInput struct {
 	IfRunning string // queue, interrupt or reject; empty takes the agent's
 	// Parent is the session below which a new one starts: it must live, be of the same project, and allow the depth. It is stopped with it.
 	Parent id.Session
+	// Mandate is that under which a new session runs; empty for the one of the session above it, or none.
+	Mandate id.Mandate
 	// Quote binds the prices, and the ceiling where Limits name none; empty for the prices of the moment.
 	Quote    id.Quote
 	Title    string
@@ -92,11 +94,28 @@ func (s *Service) newSession(ctx context.Context, tx pgx.Tx, org id.Org, in Invo
 		return Invoked{}, err
 	}
 	now, by := s.clock.Now(), principal.From(ctx)
-	if err := mayBegin(ctx, tx, org, "", project, snapshot.ID); err != nil {
+	if in.Mandate == "" && in.Parent != "" {
+		above, err := journal.Get(ctx, tx, org, in.Parent)
+		if err != nil {
+			return Invoked{}, err
+		}
+		in.Mandate = above.Mandate
+	}
+	if err := mayBegin(ctx, tx, org, "", project, snapshot.ID, in.Mandate); err != nil {
 		return Invoked{}, err
 	}
+	// After the lock on orders to stop, so that a revocation either is seen here or finds the session.
+	path, err := s.gate.Mandates(ctx, tx, org, in.Mandate, snapshot.ID, project, by.ID)
+	if err != nil {
+		return Invoked{}, err
+	}
+	if len(path) > 0 {
+		if err := s.mandates.UseSession(ctx, tx, org, path); err != nil {
+			return Invoked{}, err
+		}
+	}
 	if in.Parent != "" {
-		if err := underParent(ctx, tx, org, project, in.Parent); err != nil {
+		if err := underParent(ctx, tx, org, project, in.Parent, path); err != nil {
 			return Invoked{}, err
 		}
 	}
@@ -117,7 +136,7 @@ func (s *Service) newSession(ctx context.Context, tx pgx.Tx, org id.Org, in Invo
 		}
 	}
 	l, _, err := journal.Create(ctx, tx, now, journal.New{
-		Org: org, ID: session, Project: project, Agent: snapshot, Parent: in.Parent, By: by, Title: title, Metadata: in.Metadata, Limits: limits,
+		Org: org, ID: session, Project: project, Agent: snapshot, Parent: in.Parent, By: by, Title: title, Metadata: in.Metadata, Limits: limits, Mandates: path,
 	}, first...)
 	if err != nil {
 		return Invoked{}, err
@@ -174,7 +193,7 @@ func (s *Service) continueSession(ctx context.Context, tx pgx.Tx, org id.Org, in
 	if err := in.onlyContinues(); err != nil {
 		return Invoked{}, err
 	}
-	if err := mayBegin(ctx, tx, org, in.Session, "", ""); err != nil {
+	if err := mayBegin(ctx, tx, org, in.Session, "", "", ""); err != nil {
 		return Invoked{}, err
 	}
 	var quote billing.Quote

@@ -345,6 +345,9 @@ func (in InvokeInput) onlyContinues() error {
 	if in.Agent != nil || in.Inline != nil || !in.Overrides.empty() {
 		return fault.InvalidField("/session_id", "ambiguous", "A session runs on the agent that it began with: leave agent and overrides out.")
 	}
+	if in.Mandate != "" {
+		return fault.InvalidField("/mandate_id", "ambiguous", "A session keeps the mandate that it began with: leave mandate_id out.")
+	}
 	if in.Parent != "" {
 		return fault.InvalidField("/parent_session_id", "ambiguous", "A session keeps the parent that it began with: leave parent_session_id out.")
 	}

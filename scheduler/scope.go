@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -20,6 +21,7 @@ const (
 	ScopeKey          = "api_key"
 	ScopeProject      = "project"
 	ScopeOrganization = "organization"
+	ScopeMandate      = "mandate" // with all below it
 )
 
 // Scope is whose sessions are stopped: those of an agent, those that an API key began, those of a project, or all of the organisation.
@@ -31,7 +33,7 @@ type Scope struct {
 }
 
 // matches are the conditions that the scope puts on a session, as the queries take them.
-func (s Scope) matches() (project, agent, key string) {
+func (s Scope) matches() (project, agent, key, mandate string) {
 	switch s.Type {
 	case ScopeAgent:
 		agent = s.ID
@@ -39,8 +41,10 @@ func (s Scope) matches() (project, agent, key string) {
 		key = s.ID
 	case ScopeProject:
 		project = s.ID
+	case ScopeMandate:
+		mandate = s.ID
 	}
-	return project, agent, key
+	return project, agent, key, mandate
 }
 
 func (s Scope) valid(org id.Org) error {
@@ -52,6 +56,8 @@ func (s Scope) valid(org id.Org) error {
 		_, err = id.Parse[id.Key](s.ID)
 	case ScopeProject:
 		_, err = id.Parse[id.Project](s.ID)
+	case ScopeMandate:
+		_, err = id.Parse[id.Mandate](s.ID)
 	case ScopeOrganization:
 		if s.ID != string(org) {
 			err = fault.NotFound()
@@ -67,9 +73,9 @@ func (s Scope) valid(org id.Org) error {
 
 // mayBegin refuses to give a session work while an order to stop covers it. For a new session, session is empty and project and agent say
 // what it will be. It must be asked before any session's row is locked: see stop_over in the migration.
-func mayBegin(ctx context.Context, tx pgx.Tx, org id.Org, session id.Session, project id.Project, agent id.Agent) error {
+func mayBegin(ctx context.Context, tx pgx.Tx, org id.Org, session id.Session, project id.Project, agent id.Agent, under id.Mandate) error {
 	order, err := stopdb.New(tx).StopOver(ctx, stopdb.StopOverParams{
-		OrgID: string(org), SessionID: string(session), ProjectID: string(project), AgentID: string(agent), KeyID: principal.From(ctx).ID,
+		OrgID: string(org), SessionID: string(session), ProjectID: string(project), AgentID: string(agent), KeyID: principal.From(ctx).ID, MandateID: string(under),
 	})
 	if err != nil {
 		return fmt.Errorf("look for an order to stop: %w", err)
@@ -84,7 +90,7 @@ func mayBegin(ctx context.Context, tx pgx.Tx, org id.Org, session id.Session, pr
 // MayBegin refuses, with 409, to give a session work while an order to stop covers it. Invoke, Send, SetLimits and Resume ask by themselves;
 // whoever locks the session for something else before it calls one of them asks first.
 func (s *Service) MayBegin(ctx context.Context, tx pgx.Tx, org id.Org, session id.Session) error {
-	return mayBegin(ctx, tx, org, session, "", "")
+	return mayBegin(ctx, tx, org, session, "", "", "")
 }
 
 // maxTreeDepth bounds how deep sessions start sessions where no limit says less.
@@ -92,10 +98,13 @@ const maxTreeDepth = 64
 
 // underParent locks the session below which a new one is to start, and checks that it may: it lives, it is of the same project, and neither
 // it nor one above it has its limit of depth exceeded.
-func underParent(ctx context.Context, tx pgx.Tx, org id.Org, project id.Project, parent id.Session) error {
+func underParent(ctx context.Context, tx pgx.Tx, org id.Org, project id.Project, parent id.Session, path []id.Mandate) error {
 	l, err := journal.Lock(ctx, tx, org, parent)
 	if err != nil {
 		return err
+	}
+	if l.Mandate != "" && !slices.Contains(path, l.Mandate) {
+		return fault.New(fault.Forbidden, "mandate_required", "The session above runs under the mandate "+string(l.Mandate)+": name that one, or one that narrows it.")
 	}
 	if project != "" && l.Project != project {
 		return fault.NotFound()

@@ -12,6 +12,7 @@ import (
 	"ambit.dev/ambit/connectors"
 	"ambit.dev/ambit/governance/approval"
 	"ambit.dev/ambit/governance/gate"
+	"ambit.dev/ambit/governance/mandate/register"
 	"ambit.dev/ambit/internal/clock"
 	"ambit.dev/ambit/internal/fault"
 	"ambit.dev/ambit/internal/id"
@@ -33,6 +34,7 @@ type Service struct {
 	signer    Signer
 	tokens    Tokens
 	approvals *approval.Service
+	mandates  *register.Service
 	limits    SessionLimits
 	clock     clock.Clock
 	log       *slog.Logger
@@ -64,11 +66,13 @@ type Deps struct {
 	Limits    SessionLimits
 	Clock     clock.Clock
 	Log       *slog.Logger
+	// Mandates may be nil where nothing runs under one, as in some tests.
+	Mandates *register.Service
 }
 
 // NewService makes the service.
 func NewService(d Deps) *Service {
-	s := &Service{db: d.DB, agents: d.Agents, gate: d.Gate, listener: d.Listener, previews: d.Previews, sandboxes: d.Sandboxes, tools: d.Tools, signer: d.Signer, tokens: d.Tokens, approvals: d.Approvals, limits: d.Limits, clock: d.Clock, log: d.Log}
+	s := &Service{db: d.DB, agents: d.Agents, gate: d.Gate, listener: d.Listener, previews: d.Previews, sandboxes: d.Sandboxes, tools: d.Tools, signer: d.Signer, tokens: d.Tokens, approvals: d.Approvals, mandates: d.Mandates, limits: d.Limits, clock: d.Clock, log: d.Log}
 	if s.approvals == nil {
 		s.approvals = approval.NewService(approval.Deps{Clock: d.Clock})
 	}

@@ -224,8 +224,8 @@ func inUTC(t *time.Time) *time.Time {
 }
 
 func working(ctx context.Context, tx pgx.Tx, org id.Org, scope Scope, limit int32) ([]id.Session, error) {
-	project, agent, key := scope.matches()
-	found, err := stopdb.New(tx).WorkingInScope(ctx, stopdb.WorkingInScopeParams{OrgID: org, ProjectID: project, AgentID: agent, KeyID: key, RowLimit: limit})
+	project, agent, key, mandate := scope.matches()
+	found, err := stopdb.New(tx).WorkingInScope(ctx, stopdb.WorkingInScopeParams{OrgID: org, ProjectID: project, AgentID: agent, KeyID: key, MandateID: mandate, RowLimit: limit})
 	if err != nil {
 		return nil, fmt.Errorf("find what works: %w", err)
 	}
@@ -234,8 +234,8 @@ func working(ctx context.Context, tx pgx.Tx, org id.Org, scope Scope, limit int3
 
 // CountWorking counts the sessions of a scope that work now: what an order to stop it would begin with.
 func (s *Service) CountWorking(ctx context.Context, tx pgx.Tx, org id.Org, scope Scope) (int64, error) {
-	project, agent, key := scope.matches()
-	n, err := stopdb.New(tx).CountWorking(ctx, stopdb.CountWorkingParams{OrgID: org, ProjectID: project, AgentID: agent, KeyID: key})
+	project, agent, key, mandate := scope.matches()
+	n, err := stopdb.New(tx).CountWorking(ctx, stopdb.CountWorkingParams{OrgID: org, ProjectID: project, AgentID: agent, KeyID: key, MandateID: mandate})
 	if err != nil {
 		return 0, fmt.Errorf("count what works: %w", err)
 	}
@@ -244,12 +244,12 @@ func (s *Service) CountWorking(ctx context.Context, tx pgx.Tx, org id.Org, scope
 
 // idle finds sessions of the scope that do nothing: all, or those among some.
 func idle(ctx context.Context, tx pgx.Tx, org id.Org, scope Scope, everyone bool, among []string, limit int32) ([]id.Session, error) {
-	project, agent, key := scope.matches()
+	project, agent, key, mandate := scope.matches()
 	if among == nil {
 		among = []string{}
 	}
 	found, err := stopdb.New(tx).IdleInScope(ctx, stopdb.IdleInScopeParams{
-		OrgID: org, Everyone: everyone, Among: among, ProjectID: project, AgentID: agent, KeyID: key, RowLimit: limit,
+		OrgID: org, Everyone: everyone, Among: among, ProjectID: project, AgentID: agent, KeyID: key, MandateID: mandate, RowLimit: limit,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("find what is idle: %w", err)

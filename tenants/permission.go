@@ -35,6 +35,8 @@ const (
 	BudgetsWrite      Permission = "budgets:write"
 	BillingRead       Permission = "billing:read"
 	BillingWrite      Permission = "billing:write"
+	MandatesRead      Permission = "mandates:read"
+	MandatesWrite     Permission = "mandates:write"
 	WebhooksRead      Permission = "webhooks:read"
 	WebhooksWrite     Permission = "webhooks:write"
 	ApprovalsRead     Permission = "approvals:read"
@@ -92,6 +94,9 @@ var grants = []struct {
 	{BudgetsWrite, []Role{RoleAdmin, RoleBilling}},
 	{BillingRead, []Role{RoleAdmin, RoleBilling}},
 	{BillingWrite, []Role{RoleBilling}},
+	// Signing takes a person besides.
+	{MandatesRead, []Role{RoleAdmin, RoleBilling, RoleDeveloper, RoleViewer}},
+	{MandatesWrite, []Role{RoleAdmin, RoleDeveloper}},
 	// Not for viewers: an endpoint's address often holds a secret of its own.
 	{WebhooksRead, []Role{RoleAdmin, RoleDeveloper}},
 	{WebhooksWrite, []Role{RoleAdmin, RoleDeveloper}},

@@ -43,6 +43,9 @@ func (g *Gate) AdmitTx(ctx context.Context, tx pgx.Tx, now time.Time, session *j
 		return Decision{}, err
 	}
 	reason, asked := permitted(rules, now, &session.Session, p, bound)
+	if reason == nil {
+		reason = mandated(rules, now, &session.Session, p, bound)
+	}
 	if reason == nil && unpriced {
 		reason = &journal.Reason{Rule: "price", Message: fault.As(err).Message}
 	}
@@ -68,7 +71,7 @@ func (g *Gate) AdmitTx(ctx context.Context, tx pgx.Tx, now time.Time, session *j
 		return Decision{}, err
 	}
 	if short != nil {
-		return denied(shortfall(session.Org, session.ID, *short)), nil
+		return denied(ofMandate(rules, &session.Session, *short, shortfall(session.Org, session.ID, *short))), nil
 	}
 	a := &Admission{
 		kind: p.Kind, digest: p.Digest, now: g.clock.Now,

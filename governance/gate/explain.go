@@ -105,6 +105,10 @@ func (g *Gate) Explain(ctx context.Context, tx pgx.Tx, q Question) (Answer, erro
 	}
 	p := Proposal{Kind: q.Kind, Name: q.Name, Action: q.Action, Object: q.Object, Domain: q.Domain, environment: q.Environment}
 	reason, _ := permitted(rules, q.At, &q.Session, p, out.Amount)
+	byMandate := reason == nil
+	if byMandate {
+		reason = mandated(rules, q.At, &q.Session, p, out.Amount)
+	}
 	breached, err := g.breached(ctx, tx, q)
 	if err != nil {
 		return Answer{}, err
@@ -123,7 +127,10 @@ func (g *Gate) Explain(ctx context.Context, tx pgx.Tx, q Question) (Answer, erro
 		out.Outcome, out.Reason = journal.Admitted, out.Rules.Reason
 		return out, nil
 	}
-	out.Remedies = remedies(q, out, unpriced != nil, breached)
+	if byMandate && reason != nil {
+		out.Remedies = append(out.Remedies, Remedy{What: "mandate", ID: reason.Rule, Message: "Run it under a mandate that allows it."})
+	}
+	out.Remedies = append(out.Remedies, remedies(q, out, unpriced != nil, breached)...)
 	return out, nil
 }
 
@@ -200,9 +207,21 @@ func coverage(ctx context.Context, tx pgx.Tx, q Question, amount money.Nanos) (c
 	}
 	if short != nil {
 		s := shortfall(q.Org, q.Session.ID, *short)
+		if m, ok := strings.CutPrefix(scopeOf(c.Budgets, short.Budget), billing.ScopeMandate+":"); ok {
+			s.Scope, s.ID = billing.ScopeMandate, m
+		}
 		c.Shortfall = &s
 	}
 	return c, nil
+}
+
+func scopeOf(budgets []billing.Budget, budget id.Budget) string {
+	for _, b := range budgets {
+		if b.ID == budget {
+			return b.Scope.String()
+		}
+	}
+	return ""
 }
 
 // remedies are all that stands in the way, not only what decided: whoever mends the first would meet the next.
@@ -261,7 +280,11 @@ func remedies(q Question, a Answer, unpriced, breached bool) (out []Remedy) {
 		if b.Action != billing.Block || room >= m.Required || q.Session.CeilingHold != "" {
 			continue
 		}
-		add("budget", string(b.ID), "Raise the budget “%s” by %s.", b.Name, (m.Required - room).Display())
+		if b.Scope.Type == billing.ScopeMandate {
+			add("mandate", b.Scope.ID, "Sign a mandate that allows %s more.", (m.Required - room).Display())
+		} else {
+			add("budget", string(b.ID), "Raise the budget “%s” by %s.", b.Name, (m.Required - room).Display())
+		}
 		if !b.ResetsAt.IsZero() {
 			last := &out[len(out)-1]
 			last.Message, last.Until = strings.TrimSuffix(last.Message, ".")+", or wait until it begins anew.", b.ResetsAt

@@ -222,7 +222,11 @@ func (g *Gate) Ceiling(ctx context.Context, tx pgx.Tx, now time.Time, session *j
 		return err
 	}
 	if short != nil {
-		return insufficient(shortfall(session.Org, session.ID, *short))
+		s, err := g.shortOf(ctx, tx, &session.Session, *short)
+		if err != nil {
+			return err
+		}
+		return insufficient(s)
 	}
 	return session.SetCeilingHold(ctx, hold)
 }
@@ -263,7 +267,11 @@ func shortfall(org id.Org, session id.Session, s billing.Short) journal.Shortfal
 }
 
 func insufficient(s journal.Shortfall) error {
-	return fault.New(fault.PaymentRequired, "insufficient_funds", s.Sentence()).
+	code := "insufficient_funds"
+	if s.Scope == billing.ScopeMandate {
+		code = "mandate_exceeded"
+	}
+	return fault.New(fault.PaymentRequired, code, s.Sentence()).
 		With("required", s.Required).With("available", s.Available).With("shortfall", s.Shortfall).
 		With("limiting", []map[string]any{{"scope": s.Scope, "id": s.ID, "available": s.Available}})
 }

@@ -28,6 +28,9 @@ func (g *Gate) Readmit(ctx context.Context, tx pgx.Tx, now time.Time, session *j
 		return Decision{}, err
 	}
 	reason, asked := permitted(rules, now, &session.Session, p, hold.Amount)
+	if reason == nil {
+		reason = mandated(rules, now, &session.Session, p, hold.Amount)
+	}
 	if reason != nil {
 		return Decision{Outcome: journal.Denied, Reasons: []journal.Reason{*reason}, Asked: asked}, nil
 	}

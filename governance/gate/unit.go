@@ -76,6 +76,9 @@ func (g *Gate) Admit(u *Unit, p Proposal) (Decision, error) {
 		return Decision{}, err
 	}
 	reason, asked := permitted(rules, u.Now, &u.Session, p, bound)
+	if reason == nil {
+		reason = mandated(rules, u.Now, &u.Session, p, bound)
+	}
 	if reason == nil && unpriced {
 		reason = &journal.Reason{Rule: "price", Message: fault.As(err).Message}
 	}
@@ -92,7 +95,7 @@ func (g *Gate) Admit(u *Unit, p Proposal) (Decision, error) {
 	case errors.As(u.refusal, &wanting) && wanting.Short.Available < bound:
 		again := wanting.Short
 		again.Required = bound
-		s := shortfall(u.Org, u.ID, again)
+		s := ofMandate(rules, &u.Session, again, shortfall(u.Org, u.ID, again))
 		return Decision{Outcome: journal.Denied, Shortfall: &s, Asked: asked, Reasons: []journal.Reason{{Rule: "hold", Message: s.Sentence()}}}, nil
 	}
 	u.hold = id.New[id.Hold]()

@@ -49,8 +49,8 @@ type Denial struct {
 // Decide asks a mandate and each above it. It is nil when all of them allow the effect, as far as they say it without the money that is spent
 // already, which the ledger's commit asks about.
 func (s *Standing) Decide(r Request) *Denial {
-	if s.Agent != r.Agent {
-		return &Denial{s.ID, "agent", fmt.Sprintf("The mandate %s is for the agent %s.", s.ID, s.Agent)}
+	if d := s.Stands(r.Agent, r.At); d != nil {
+		return d
 	}
 	for m := s; m != nil; m = m.Parent {
 		if d := m.decide(r); d != nil {
@@ -60,27 +60,47 @@ func (s *Standing) Decide(r Request) *Denial {
 	return nil
 }
 
-func (s *Standing) decide(r Request) *Denial {
-	no := func(axis, format string, args ...any) *Denial {
-		return &Denial{s.ID, axis, fmt.Sprintf("The mandate %s ", s.ID) + fmt.Sprintf(format, args...)}
+// Stands says whether an agent may act under the mandate at all: that it is this agent's, and that it and each above it are in force.
+func (s *Standing) Stands(agent id.Agent, at time.Time) *Denial {
+	if s.Agent != agent || agent == "" {
+		return &Denial{s.ID, "agent", fmt.Sprintf("The mandate %s is for the agent %s.", s.ID, s.Agent)}
 	}
-	g := s.Grant
+	for m := s; m != nil; m = m.Parent {
+		if d := m.stands(at); d != nil {
+			return d
+		}
+	}
+	return nil
+}
+
+func (s *Standing) no(axis, format string, args ...any) *Denial {
+	return &Denial{s.ID, axis, fmt.Sprintf("The mandate %s ", s.ID) + fmt.Sprintf(format, args...)}
+}
+
+func (s *Standing) stands(at time.Time) *Denial {
 	switch {
 	case s.State == Revoked:
-		return no("state", "was revoked.")
+		return s.no("state", "was revoked.")
 	case s.State != Active:
-		return no("state", "is not signed.")
-	case !r.At.Before(g.Until):
-		return no(AxisUntil, "ended on %s.", stamp(g.Until))
-	case g.From != nil && r.At.Before(*g.From):
-		return no(AxisFrom, "begins on %s.", stamp(*g.From))
+		return s.no("state", "is not signed.")
+	case !at.Before(s.Grant.Until):
+		return s.no(AxisUntil, "ended on %s.", stamp(s.Grant.Until))
+	case s.Grant.From != nil && at.Before(*s.Grant.From):
+		return s.no(AxisFrom, "begins on %s.", stamp(*s.Grant.From))
+	}
+	return nil
+}
+
+func (s *Standing) decide(r Request) *Denial {
+	g := s.Grant
+	switch {
 	case g.PerAction != nil && r.Amount > *g.PerAction:
-		return no(AxisPerAction, "allows at most %s an action, and this may cost %s.", g.PerAction.Display(), r.Amount.Display())
+		return s.no(AxisPerAction, "allows at most %s an action, and this may cost %s.", g.PerAction.Display(), r.Amount.Display())
 	case r.Kind == "tool_call" && !named(g.Tools, r.Name):
-		return no(AxisTools, "does not allow the tool %s. It allows: %s.", r.Name, g.Show(AxisTools))
+		return s.no(AxisTools, "does not allow the tool %s. It allows: %s.", r.Name, g.Show(AxisTools))
 	}
 	if payee := PayeeOf(r.Kind, r.Name, r.Domain); !named(g.Payees, payee) {
-		return no(AxisPayees, "does not allow to pay %s. It allows: %s.", payee, g.Show(AxisPayees))
+		return s.no(AxisPayees, "does not allow to pay %s. It allows: %s.", payee, g.Show(AxisPayees))
 	}
 	return nil
 }

@@ -80,7 +80,8 @@ func Load(ctx context.Context, tx pgx.Tx, org id.Org) (*Set, error) {
 	}
 	s := compile(rows[0].Version, zone, rules, tags)
 	s.clock = clock
-	return s, nil
+	s.mandates, s.required, err = loadMandates(ctx, tx, org)
+	return s, err
 }
 
 // Cache keeps compiled rules in memory by organisation and version. It is safe for concurrent use. Without Start it is as true, and only

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -45,12 +46,17 @@ func (s *Service) Cache() *Cache { return s.cache }
 // changing raises the version, and announces the change after the commit. Each change begins with it, so that changes of one
 // organisation wait for each other.
 func (s *Service) changing(ctx context.Context, tx pgx.Tx, org id.Org) (*policydb.Queries, error) {
-	q := policydb.New(tx)
-	if _, err := q.RaiseVersion(ctx, policydb.RaiseVersionParams{OrgID: string(org), Now: s.clock.Now()}); err != nil {
-		return nil, fmt.Errorf("raise the version of the rules: %w", err)
+	return policydb.New(tx), Raise(ctx, tx, s.clock.Now(), org)
+}
+
+// Raise raises the version of all that binds an organisation's agents, rules and mandates, and announces it after the commit. Whoever changes
+// one of them begins with it: changes of one organisation then wait for each other, and from the commit on nothing is admitted under what was.
+func Raise(ctx context.Context, tx pgx.Tx, now time.Time, org id.Org) error {
+	if _, err := policydb.New(tx).RaiseVersion(ctx, policydb.RaiseVersionParams{OrgID: string(org), Now: now}); err != nil {
+		return fmt.Errorf("raise the version of the rules: %w", err)
 	}
 	postgres.Notify(tx, Channel, Changed)
-	return q, nil
+	return nil
 }
 
 // checkKnown refuses what names nothing in this organisation or this instance.

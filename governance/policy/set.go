@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"ambit.dev/ambit/governance/mandate"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/money"
 )
@@ -111,6 +112,9 @@ type Set struct {
 	clock *time.Location
 	// extensions are rules of other kinds, by the name of their loader.
 	extensions map[string]any
+	// mandates bind beside the rules, and are of the same version; required are the subjects that must run under one.
+	mandates map[id.Mandate]*mandate.Standing
+	required map[string]bool
 }
 
 // compiled is a rule with what is worked out once.

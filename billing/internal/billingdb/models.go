@@ -33,6 +33,8 @@ type Budget struct {
 	CreatedAt  time.Time
 	UpdatedAt  time.Time
 	ArchivedAt *time.Time
+	FromAt     *time.Time
+	EndsAt     *time.Time
 }
 
 type Hold struct {

@@ -56,7 +56,7 @@ UPDATE budgets SET name = @name, limit_nanos = @limit_nanos, action = @action, a
 WHERE org_id = @org_id AND id = @id AND archived_at IS NULL;
 
 -- name: ArchiveBudget :execrows
-UPDATE budgets SET archived_at = @now, updated_at = @now, version = version + 1 WHERE org_id = @org_id AND id = @id AND archived_at IS NULL;
+UPDATE budgets SET archived_at = @now, updated_at = @now, version = version + 1 WHERE org_id = @org_id AND id = @id AND archived_at IS NULL AND scope NOT LIKE 'mandate:%';
 
 -- name: LockBudget :one
 SELECT * FROM budgets WHERE org_id = $1 AND id = $2 AND archived_at IS NULL FOR NO KEY UPDATE;
@@ -77,7 +77,7 @@ SELECT b.*, greatest(s.starts, '0001-01-01Z')::timestamptz AS starts_at,
 FROM budgets b JOIN organizations o ON o.id = b.org_id
   CROSS JOIN LATERAL (SELECT budget_period_start(b.period, o.time_zone, now()) AS starts) s
   LEFT JOIN budget_periods p ON p.org_id = b.org_id AND p.budget_id = b.id AND p.starts_at = s.starts
-WHERE b.org_id = @org_id AND b.archived_at IS NULL AND (sqlc.arg(scope)::text = '' OR b.scope = sqlc.arg(scope)::text) AND (@after_id::text = '' OR b.id < @after_id::text)
+WHERE b.org_id = @org_id AND b.archived_at IS NULL AND (CASE WHEN sqlc.arg(scope)::text = '' THEN b.scope NOT LIKE 'mandate:%' ELSE b.scope = sqlc.arg(scope)::text END) AND (@after_id::text = '' OR b.id < @after_id::text)
 ORDER BY b.id DESC LIMIT @row_limit;
 
 -- name: BudgetsOver :many
@@ -118,7 +118,25 @@ SELECT EXISTS (
 SELECT user_id FROM members WHERE org_id = @org_id AND (id = @id::text OR user_id = @id::text);
 
 -- name: CountBudgets :one
-SELECT count(*) FROM budgets WHERE org_id = $1 AND archived_at IS NULL;
+SELECT count(*) FROM budgets WHERE org_id = $1 AND archived_at IS NULL AND scope NOT LIKE 'mandate:%';
+
+-- name: SetBudgetTimes :execrows
+UPDATE budgets SET from_at = @from_at, ends_at = @ends_at, updated_at = @now WHERE org_id = @org_id AND id = @id;
+
+-- name: EndBudgets :exec
+-- From the commit on nothing more is held of these.
+UPDATE budgets SET ends_at = least(ends_at, clock_timestamp()), updated_at = @now WHERE org_id = @org_id AND id = ANY (@ids::text[]);
+
+-- name: BudgetsNamed :many
+SELECT b.*, greatest(s.starts, '0001-01-01Z')::timestamptz AS starts_at,
+       (CASE b.period WHEN 'total' THEN '0001-01-01Z'::timestamptz WHEN 'hour' THEN s.starts + interval '1 hour'
+        ELSE ((s.starts AT TIME ZONE o.time_zone) + ('1 ' || b.period)::interval) AT TIME ZONE o.time_zone END)::timestamptz AS resets_at, coalesce(p.held_nanos, 0)::bigint AS held_nanos, coalesce(p.spent_nanos, 0)::bigint AS spent_nanos
+FROM budgets b JOIN organizations o ON o.id = b.org_id
+  CROSS JOIN LATERAL (SELECT budget_period_start(b.period, o.time_zone, now()) AS starts) s
+  LEFT JOIN budget_periods p ON p.org_id = b.org_id AND p.budget_id = b.id AND p.starts_at = s.starts
+WHERE b.org_id = @org_id AND b.id = ANY (@ids::text[])
+ORDER BY b.id;
+
 
 -- name: OrganizationsWithAlerts :many
 -- For the worker's role: who has thresholds that were reached and not told yet.

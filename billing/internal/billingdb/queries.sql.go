@@ -41,7 +41,7 @@ func (q *Queries) AlertSent(ctx context.Context, arg AlertSentParams) (int64, er
 }
 
 const archiveBudget = `-- name: ArchiveBudget :execrows
-UPDATE budgets SET archived_at = $1, updated_at = $1, version = version + 1 WHERE org_id = $2 AND id = $3 AND archived_at IS NULL
+UPDATE budgets SET archived_at = $1, updated_at = $1, version = version + 1 WHERE org_id = $2 AND id = $3 AND archived_at IS NULL AND scope NOT LIKE 'mandate:%'
 `
 
 type ArchiveBudgetParams struct {
@@ -136,8 +136,86 @@ func (q *Queries) BudgetMismatches(ctx context.Context, orgID id.Org) ([]BudgetM
 	return items, nil
 }
 
+const budgetsNamed = `-- name: BudgetsNamed :many
+SELECT b.org_id, b.id, b.name, b.scope, b.limit_nanos, b.period, b.action, b.alerts, b.version, b.created_by, b.created_at, b.updated_at, b.archived_at, b.from_at, b.ends_at, greatest(s.starts, '0001-01-01Z')::timestamptz AS starts_at,
+       (CASE b.period WHEN 'total' THEN '0001-01-01Z'::timestamptz WHEN 'hour' THEN s.starts + interval '1 hour'
+        ELSE ((s.starts AT TIME ZONE o.time_zone) + ('1 ' || b.period)::interval) AT TIME ZONE o.time_zone END)::timestamptz AS resets_at, coalesce(p.held_nanos, 0)::bigint AS held_nanos, coalesce(p.spent_nanos, 0)::bigint AS spent_nanos
+FROM budgets b JOIN organizations o ON o.id = b.org_id
+  CROSS JOIN LATERAL (SELECT budget_period_start(b.period, o.time_zone, now()) AS starts) s
+  LEFT JOIN budget_periods p ON p.org_id = b.org_id AND p.budget_id = b.id AND p.starts_at = s.starts
+WHERE b.org_id = $1 AND b.id = ANY ($2::text[])
+ORDER BY b.id
+`
+
+type BudgetsNamedParams struct {
+	OrgID id.Org
+	Ids   []string
+}
+
+type BudgetsNamedRow struct {
+	OrgID      id.Org
+	ID         string
+	Name       string
+	Scope      string
+	LimitNanos int64
+	Period     string
+	Action     string
+	Alerts     []int32
+	Version    int64
+	CreatedBy  json.RawMessage
+	CreatedAt  time.Time
+	UpdatedAt  time.Time
+	ArchivedAt *time.Time
+	FromAt     *time.Time
+	EndsAt     *time.Time
+	StartsAt   time.Time
+	ResetsAt   time.Time
+	HeldNanos  int64
+	SpentNanos int64
+}
+
+func (q *Queries) BudgetsNamed(ctx context.Context, arg BudgetsNamedParams) ([]BudgetsNamedRow, error) {
+	rows, err := q.db.Query(ctx, budgetsNamed, arg.OrgID, arg.Ids)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []BudgetsNamedRow
+	for rows.Next() {
+		var i BudgetsNamedRow
+		if err := rows.Scan(
+			&i.OrgID,
+			&i.ID,
+			&i.Name,
+			&i.Scope,
+			&i.LimitNanos,
+			&i.Period,
+			&i.Action,
+			&i.Alerts,
+			&i.Version,
+			&i.CreatedBy,
+			&i.CreatedAt,
+			&i.UpdatedAt,
+			&i.ArchivedAt,
+			&i.FromAt,
+			&i.EndsAt,
+			&i.StartsAt,
+			&i.ResetsAt,
+			&i.HeldNanos,
+			&i.SpentNanos,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const budgetsOver = `-- name: BudgetsOver :many
-SELECT b.org_id, b.id, b.name, b.scope, b.limit_nanos, b.period, b.action, b.alerts, b.version, b.created_by, b.created_at, b.updated_at, b.archived_at, greatest(s.starts, '0001-01-01Z')::timestamptz AS starts_at,
+SELECT b.org_id, b.id, b.name, b.scope, b.limit_nanos, b.period, b.action, b.alerts, b.version, b.created_by, b.created_at, b.updated_at, b.archived_at, b.from_at, b.ends_at, greatest(s.starts, '0001-01-01Z')::timestamptz AS starts_at,
        (CASE b.period WHEN 'total' THEN '0001-01-01Z'::timestamptz WHEN 'hour' THEN s.starts + interval '1 hour'
         ELSE ((s.starts AT TIME ZONE o.time_zone) + ('1 ' || b.period)::interval) AT TIME ZONE o.time_zone END)::timestamptz AS resets_at, coalesce(p.held_nanos, 0)::bigint AS held_nanos, coalesce(p.spent_nanos, 0)::bigint AS spent_nanos
 FROM budgets b JOIN organizations o ON o.id = b.org_id
@@ -166,6 +244,8 @@ type BudgetsOverRow struct {
 	CreatedAt  time.Time
 	UpdatedAt  time.Time
 	ArchivedAt *time.Time
+	FromAt     *time.Time
+	EndsAt     *time.Time
 	StartsAt   time.Time
 	ResetsAt   time.Time
 	HeldNanos  int64
@@ -196,6 +276,8 @@ func (q *Queries) BudgetsOver(ctx context.Context, arg BudgetsOverParams) ([]Bud
 			&i.CreatedAt,
 			&i.UpdatedAt,
 			&i.ArchivedAt,
+			&i.FromAt,
+			&i.EndsAt,
 			&i.StartsAt,
 			&i.ResetsAt,
 			&i.HeldNanos,
@@ -283,7 +365,7 @@ func (q *Queries) ClaimAlerts(ctx context.Context, arg ClaimAlertsParams) ([]Cla
 }
 
 const countBudgets = `-- name: CountBudgets :one
-SELECT count(*) FROM budgets WHERE org_id = $1 AND archived_at IS NULL
+SELECT count(*) FROM budgets WHERE org_id = $1 AND archived_at IS NULL AND scope NOT LIKE 'mandate:%'
 `
 
 func (q *Queries) CountBudgets(ctx context.Context, orgID id.Org) (int64, error) {
@@ -291,6 +373,22 @@ func (q *Queries) CountBudgets(ctx context.Context, orgID id.Org) (int64, error)
 	var count int64
 	err := row.Scan(&count)
 	return count, err
+}
+
+const endBudgets = `-- name: EndBudgets :exec
+UPDATE budgets SET ends_at = least(ends_at, clock_timestamp()), updated_at = $1 WHERE org_id = $2 AND id = ANY ($3::text[])
+`
+
+type EndBudgetsParams struct {
+	Now   time.Time
+	OrgID id.Org
+	Ids   []string
+}
+
+// From the commit on nothing more is held of these.
+func (q *Queries) EndBudgets(ctx context.Context, arg EndBudgetsParams) error {
+	_, err := q.db.Exec(ctx, endBudgets, arg.Now, arg.OrgID, arg.Ids)
+	return err
 }
 
 const findOrganization = `-- name: FindOrganization :one
@@ -321,7 +419,7 @@ func (q *Queries) ForgetQuotes(ctx context.Context, arg ForgetQuotesParams) erro
 }
 
 const getBudget = `-- name: GetBudget :one
-SELECT b.org_id, b.id, b.name, b.scope, b.limit_nanos, b.period, b.action, b.alerts, b.version, b.created_by, b.created_at, b.updated_at, b.archived_at, greatest(s.starts, '0001-01-01Z')::timestamptz AS starts_at,
+SELECT b.org_id, b.id, b.name, b.scope, b.limit_nanos, b.period, b.action, b.alerts, b.version, b.created_by, b.created_at, b.updated_at, b.archived_at, b.from_at, b.ends_at, greatest(s.starts, '0001-01-01Z')::timestamptz AS starts_at,
        (CASE b.period WHEN 'total' THEN '0001-01-01Z'::timestamptz WHEN 'hour' THEN s.starts + interval '1 hour'
         ELSE ((s.starts AT TIME ZONE o.time_zone) + ('1 ' || b.period)::interval) AT TIME ZONE o.time_zone END)::timestamptz AS resets_at, coalesce(p.held_nanos, 0)::bigint AS held_nanos, coalesce(p.spent_nanos, 0)::bigint AS spent_nanos
 FROM budgets b JOIN organizations o ON o.id = b.org_id
@@ -349,6 +447,8 @@ type GetBudgetRow struct {
 	CreatedAt  time.Time
 	UpdatedAt  time.Time
 	ArchivedAt *time.Time
+	FromAt     *time.Time
+	EndsAt     *time.Time
 	StartsAt   time.Time
 	ResetsAt   time.Time
 	HeldNanos  int64
@@ -372,6 +472,8 @@ func (q *Queries) GetBudget(ctx context.Context, arg GetBudgetParams) (GetBudget
 		&i.CreatedAt,
 		&i.UpdatedAt,
 		&i.ArchivedAt,
+		&i.FromAt,
+		&i.EndsAt,
 		&i.StartsAt,
 		&i.ResetsAt,
 		&i.HeldNanos,
@@ -657,13 +759,13 @@ func (q *Queries) InsertTransfer(ctx context.Context, arg InsertTransferParams) 
 }
 
 const listBudgets = `-- name: ListBudgets :many
-SELECT b.org_id, b.id, b.name, b.scope, b.limit_nanos, b.period, b.action, b.alerts, b.version, b.created_by, b.created_at, b.updated_at, b.archived_at, greatest(s.starts, '0001-01-01Z')::timestamptz AS starts_at,
+SELECT b.org_id, b.id, b.name, b.scope, b.limit_nanos, b.period, b.action, b.alerts, b.version, b.created_by, b.created_at, b.updated_at, b.archived_at, b.from_at, b.ends_at, greatest(s.starts, '0001-01-01Z')::timestamptz AS starts_at,
        (CASE b.period WHEN 'total' THEN '0001-01-01Z'::timestamptz WHEN 'hour' THEN s.starts + interval '1 hour'
         ELSE ((s.starts AT TIME ZONE o.time_zone) + ('1 ' || b.period)::interval) AT TIME ZONE o.time_zone END)::timestamptz AS resets_at, coalesce(p.held_nanos, 0)::bigint AS held_nanos, coalesce(p.spent_nanos, 0)::bigint AS spent_nanos
 FROM budgets b JOIN organizations o ON o.id = b.org_id
   CROSS JOIN LATERAL (SELECT budget_period_start(b.period, o.time_zone, now()) AS starts) s
   LEFT JOIN budget_periods p ON p.org_id = b.org_id AND p.budget_id = b.id AND p.starts_at = s.starts
-WHERE b.org_id = $1 AND b.archived_at IS NULL AND ($2::text = '' OR b.scope = $2::text) AND ($3::text = '' OR b.id < $3::text)
+WHERE b.org_id = $1 AND b.archived_at IS NULL AND (CASE WHEN $2::text = '' THEN b.scope NOT LIKE 'mandate:%' ELSE b.scope = $2::text END) AND ($3::text = '' OR b.id < $3::text)
 ORDER BY b.id DESC LIMIT $4
 `
 
@@ -688,6 +790,8 @@ type ListBudgetsRow struct {
 	CreatedAt  time.Time
 	UpdatedAt  time.Time
 	ArchivedAt *time.Time
+	FromAt     *time.Time
+	EndsAt     *time.Time
 	StartsAt   time.Time
 	ResetsAt   time.Time
 	HeldNanos  int64
@@ -722,6 +826,8 @@ func (q *Queries) ListBudgets(ctx context.Context, arg ListBudgetsParams) ([]Lis
 			&i.CreatedAt,
 			&i.UpdatedAt,
 			&i.ArchivedAt,
+			&i.FromAt,
+			&i.EndsAt,
 			&i.StartsAt,
 			&i.ResetsAt,
 			&i.HeldNanos,
@@ -1024,7 +1130,7 @@ func (q *Queries) LockAccounts(ctx context.Context, orgID id.Org) error {
 }
 
 const lockBudget = `-- name: LockBudget :one
-SELECT org_id, id, name, scope, limit_nanos, period, action, alerts, version, created_by, created_at, updated_at, archived_at FROM budgets WHERE org_id = $1 AND id = $2 AND archived_at IS NULL FOR NO KEY UPDATE
+SELECT org_id, id, name, scope, limit_nanos, period, action, alerts, version, created_by, created_at, updated_at, archived_at, from_at, ends_at FROM budgets WHERE org_id = $1 AND id = $2 AND archived_at IS NULL FOR NO KEY UPDATE
 `
 
 type LockBudgetParams struct {
@@ -1049,6 +1155,8 @@ func (q *Queries) LockBudget(ctx context.Context, arg LockBudgetParams) (Budget,
 		&i.CreatedAt,
 		&i.UpdatedAt,
 		&i.ArchivedAt,
+		&i.FromAt,
+		&i.EndsAt,
 	)
 	return i, err
 }
@@ -1460,6 +1568,32 @@ func (q *Queries) SessionTransfers(ctx context.Context, arg SessionTransfersPara
 		return nil, err
 	}
 	return items, nil
+}
+
+const setBudgetTimes = `-- name: SetBudgetTimes :execrows
+UPDATE budgets SET from_at = $1, ends_at = $2, updated_at = $3 WHERE org_id = $4 AND id = $5
+`
+
+type SetBudgetTimesParams struct {
+	FromAt *time.Time
+	EndsAt *time.Time
+	Now    time.Time
+	OrgID  id.Org
+	ID     string
+}
+
+func (q *Queries) SetBudgetTimes(ctx context.Context, arg SetBudgetTimesParams) (int64, error) {
+	result, err := q.db.Exec(ctx, setBudgetTimes,
+		arg.FromAt,
+		arg.EndsAt,
+		arg.Now,
+		arg.OrgID,
+		arg.ID,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const settleHold = `-- name: SettleHold :one

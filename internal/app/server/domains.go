@@ -20,6 +20,7 @@ import (
 	"ambit.dev/ambit/connectors/builtin"
 	"ambit.dev/ambit/governance/approval"
 	"ambit.dev/ambit/governance/gate"
+	"ambit.dev/ambit/governance/mandate/register"
 	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/internal/clickhouse"
 	"ambit.dev/ambit/internal/clock"
@@ -60,6 +61,7 @@ type Domains struct {
 	Webhooks    *notifications.Webhooks
 	Tenants     *tenants.Service
 	Identity    *identity.Keyring
+	Mandates    *register.Service
 	AgentKeys   *identity.AgentKeys
 	StepUp      *identity.StepUp
 	Models      *models.Gateway
@@ -165,12 +167,14 @@ func (d *Domains) open(ctx context.Context, role Role) (err error) {
 	if err := d.openSandboxes(!role.worker()); err != nil {
 		return err
 	}
+	d.Mandates = register.New(d.AgentKeys, d.Identity, d.Clock)
 	d.Previews = scheduler.NewPreviews(d.Config.NodeURL.Reveal(), scheduler.FetchPreviews(http.DefaultClient, d.previewsToken()))
 	d.Quotas = ratelimit.New(d.DB, d.Clock, d.Log)
 	d.Approvals = approval.NewService(approval.Deps{Clock: d.Clock, Mail: d.Mail, PublicURL: d.Config.PublicURL.Reveal()})
 	d.Sessions = scheduler.NewService(scheduler.Deps{
 		Approvals: d.Approvals, Limits: scheduler.SessionLimits{PerKey: d.Config.SessionLimit, PerOrganization: d.Config.OrgSessionLimit},
 		DB: d.DB, Agents: d.Agents, Gate: d.Gate, Listener: d.Listener, Previews: d.Previews, Sandboxes: d.Sandboxes, Tools: d.Tools, Signer: d.Identity.Typed(receipt.Type), Tokens: d.AgentKeys, Clock: d.Clock, Log: d.Log,
+		Mandates: d.Mandates,
 	})
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 
 	"ambit.dev/ambit/api"
 	"ambit.dev/ambit/billing"
+	"ambit.dev/ambit/governance/mandate/register"
 	"ambit.dev/ambit/internal/background"
 	"ambit.dev/ambit/internal/config"
 	"ambit.dev/ambit/internal/httpx"
@@ -45,6 +46,7 @@ type Server struct {
 	exporter *observability.Exporter
 	sweeper  *idempotency.Sweeper
 	watch    *billing.Watch
+	sealer   *register.Sealer
 	// retryTraces tries to migrate ClickHouse while it is away; nil when it was there at the start.
 	retryTraces *background.Loop
 	tracesReady atomic.Bool
@@ -81,6 +83,7 @@ func (s *Server) build() error {
 	s.watch = billing.NewWatch(billing.WatchDeps{
 		DB: s.DB, Tenants: s.Tenants, Mail: s.Mail, Clock: s.Clock, Log: s.Log, PublicURL: s.Config.PublicURL.Reveal(),
 	})
+	s.sealer = register.NewSealer(s.DB, s.Mandates, s.Log)
 	metrics := scheduler.NewMetrics()
 	s.Registry.MustRegister(metrics)
 	host, err := os.Hostname()
@@ -127,7 +130,7 @@ func (s *Server) surfaces() (http.Handler, error) {
 	var pages http.Handler
 	surface := api.New(api.Config{
 		BaseURL: string(s.Config.PublicURL), Log: s.Log, Clock: s.Clock, DB: s.DB, Listener: s.Listener, Idempotency: s.Idempotency,
-		Domains: api.Domains{Tenants: s.Tenants, Agents: s.Agents, Sessions: s.Sessions, Models: s.Models, Prices: s.Gate.Prices(), Policies: s.Policies, Sandboxes: s.Sandboxes, Webhooks: s.Webhooks, AgentKeys: s.AgentKeys, StepUp: s.StepUp},
+		Domains: api.Domains{Tenants: s.Tenants, Agents: s.Agents, Sessions: s.Sessions, Models: s.Models, Prices: s.Gate.Prices(), Policies: s.Policies, Mandates: s.Mandates, Sandboxes: s.Sandboxes, Webhooks: s.Webhooks, AgentKeys: s.AgentKeys, StepUp: s.StepUp},
 		Rates:   s.rates(), Quotas: s.Quotas,
 		Metrics: metrics, Drain: s.drain, Checks: checks,
 		Prometheus: promhttp.HandlerFor(s.Registry, promhttp.HandlerOpts{}),
@@ -185,6 +188,7 @@ func (s *Server) Start(ctx context.Context) error {
 		s.Mail.Start(ctx)
 		s.Webhooks.Start(ctx)
 		s.watch.Start(ctx)
+		s.sealer.Start(ctx)
 		s.migrateTraces(ctx)
 		s.exporter.Start(ctx)
 		if err := s.Sandboxes.Start(ctx); err != nil {
@@ -262,7 +266,7 @@ func (s *Server) Stop(ctx context.Context) error {
 		done()
 	}
 	if s.watch != nil {
-		errs = append(errs, s.watch.Stop(ctx))
+		errs = append(errs, s.watch.Stop(ctx), s.sealer.Stop(ctx))
 	}
 	if s.exporter != nil {
 		errs = append(errs, s.exporter.Stop(ctx), s.Mail.Stop(ctx))

@@ -67,6 +67,7 @@ type Session struct {
 	ArchivedAt      *time.Time
 	BudgetScopes    []string
 	Quote           json.RawMessage
+	MandateID       *string
 }
 
 type Step struct {

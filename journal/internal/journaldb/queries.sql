@@ -1,7 +1,7 @@
 -- name: InsertSession :exec
 -- A child's spending counts against the sessions above it, too.
-INSERT INTO sessions (org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, status, last_active_at, created_at, updated_at, budget_scopes)
-VALUES (@org_id, @id, @project_id, @agent_id, @agent_version, @agent, @parent_session_id, @principal, @title, @metadata, @limits, 'rescheduling', @now, @now, @now,
+INSERT INTO sessions (org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, status, last_active_at, created_at, updated_at, mandate_id, budget_scopes)
+VALUES (@org_id, @id, @project_id, @agent_id, @agent_version, @agent, @parent_session_id, @principal, @title, @metadata, @limits, 'rescheduling', @now, @now, @now, @mandate_id,
   @budget_scopes::text[] || coalesce((SELECT array_agg(scope) FROM sessions p, unnest(p.budget_scopes) scope WHERE p.org_id = @org_id AND p.id = @parent_session_id AND scope LIKE 'session:%'), '{}'));
 
 -- name: LockSession :one

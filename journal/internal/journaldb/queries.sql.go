@@ -304,7 +304,7 @@ func (q *Queries) GetReceipt(ctx context.Context, arg GetReceiptParams) (Receipt
 }
 
 const getSession = `-- name: GetSession :one
-SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at, budget_scopes, quote FROM sessions WHERE org_id = $1 AND id = $2
+SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at, budget_scopes, quote, mandate_id FROM sessions WHERE org_id = $1 AND id = $2
 `
 
 type GetSessionParams struct {
@@ -344,6 +344,7 @@ func (q *Queries) GetSession(ctx context.Context, arg GetSessionParams) (Session
 		&i.ArchivedAt,
 		&i.BudgetScopes,
 		&i.Quote,
+		&i.MandateID,
 	)
 	return i, err
 }
@@ -465,9 +466,9 @@ func (q *Queries) InsertReceipt(ctx context.Context, arg InsertReceiptParams) er
 }
 
 const insertSession = `-- name: InsertSession :exec
-INSERT INTO sessions (org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, status, last_active_at, created_at, updated_at, budget_scopes)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'rescheduling', $12, $12, $12,
-  $13::text[] || coalesce((SELECT array_agg(scope) FROM sessions p, unnest(p.budget_scopes) scope WHERE p.org_id = $1 AND p.id = $7 AND scope LIKE 'session:%'), '{}'))
+INSERT INTO sessions (org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, status, last_active_at, created_at, updated_at, mandate_id, budget_scopes)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 'rescheduling', $12, $12, $12, $13,
+  $14::text[] || coalesce((SELECT array_agg(scope) FROM sessions p, unnest(p.budget_scopes) scope WHERE p.org_id = $1 AND p.id = $7 AND scope LIKE 'session:%'), '{}'))
 `
 
 type InsertSessionParams struct {
@@ -483,6 +484,7 @@ type InsertSessionParams struct {
 	Metadata        json.RawMessage
 	Limits          json.RawMessage
 	Now             time.Time
+	MandateID       *string
 	BudgetScopes    []string
 }
 
@@ -501,6 +503,7 @@ func (q *Queries) InsertSession(ctx context.Context, arg InsertSessionParams) er
 		arg.Metadata,
 		arg.Limits,
 		arg.Now,
+		arg.MandateID,
 		arg.BudgetScopes,
 	)
 	return err
@@ -645,7 +648,7 @@ func (q *Queries) ListEventsDescending(ctx context.Context, arg ListEventsDescen
 }
 
 const listSessions = `-- name: ListSessions :many
-SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at, budget_scopes, quote FROM sessions
+SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at, budget_scopes, quote, mandate_id FROM sessions
 WHERE org_id = $1
   AND ($2::text = '' OR project_id = $2::text)
   AND ($3::text = '' OR agent_id = $3::text)
@@ -727,6 +730,7 @@ func (q *Queries) ListSessions(ctx context.Context, arg ListSessionsParams) ([]S
 			&i.ArchivedAt,
 			&i.BudgetScopes,
 			&i.Quote,
+			&i.MandateID,
 		); err != nil {
 			return nil, err
 		}
@@ -739,7 +743,7 @@ func (q *Queries) ListSessions(ctx context.Context, arg ListSessionsParams) ([]S
 }
 
 const listSessionsAscending = `-- name: ListSessionsAscending :many
-SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at, budget_scopes, quote FROM sessions
+SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at, budget_scopes, quote, mandate_id FROM sessions
 WHERE org_id = $1
   AND ($2::text = '' OR project_id = $2::text)
   AND ($3::text = '' OR agent_id = $3::text)
@@ -821,6 +825,7 @@ func (q *Queries) ListSessionsAscending(ctx context.Context, arg ListSessionsAsc
 			&i.ArchivedAt,
 			&i.BudgetScopes,
 			&i.Quote,
+			&i.MandateID,
 		); err != nil {
 			return nil, err
 		}
@@ -886,7 +891,7 @@ func (q *Queries) ListSteps(ctx context.Context, arg ListStepsParams) ([]Step, e
 }
 
 const lockSession = `-- name: LockSession :one
-SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at, budget_scopes, quote, coalesce(lease_expires_at > now(), false)::boolean AS lease_live
+SELECT org_id, id, project_id, agent_id, agent_version, agent, parent_session_id, principal, title, metadata, limits, last_seq, epoch, lease_owner, lease_address, lease_expires_at, status, stop_reason, usage, charged_nanos, last_active_at, ceiling_hold_id, version, created_at, updated_at, archived_at, budget_scopes, quote, mandate_id, coalesce(lease_expires_at > now(), false)::boolean AS lease_live
 FROM sessions WHERE org_id = $1 AND id = $2 FOR UPDATE
 `
 
@@ -924,6 +929,7 @@ type LockSessionRow struct {
 	ArchivedAt      *time.Time
 	BudgetScopes    []string
 	Quote           json.RawMessage
+	MandateID       *string
 	LeaseLive       bool
 }
 
@@ -960,6 +966,7 @@ func (q *Queries) LockSession(ctx context.Context, arg LockSessionParams) (LockS
 		&i.ArchivedAt,
 		&i.BudgetScopes,
 		&i.Quote,
+		&i.MandateID,
 		&i.LeaseLive,
 	)
 	return i, err

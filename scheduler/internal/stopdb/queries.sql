@@ -37,7 +37,7 @@ WHERE completed_at IS NULL AND root_session_id IS NOT NULL AND created_at < now(
 LIMIT 50;
 
 -- name: StopOver :one
-SELECT coalesce(stop_over(@org_id, @session_id, @project_id, @agent_id, @key_id), '')::text AS stop_id;
+SELECT coalesce(stop_over(@org_id, @session_id, @project_id, @agent_id, @key_id, @mandate_id), '')::text AS stop_id;
 
 -- name: LockStops :exec
 -- Whoever begins work holds this lock shared until its transaction ends: what it began is visible from here on.
@@ -86,19 +86,22 @@ SELECT id FROM sessions
 WHERE org_id = @org_id AND status IN ('running', 'rescheduling')
   AND (@project_id::text = '' OR project_id = @project_id::text) AND (@agent_id::text = '' OR agent_id = @agent_id::text)
   AND (@key_id::text = '' OR principal ->> 'id' = @key_id::text)
+  AND (@mandate_id::text = '' OR budget_scopes @> ARRAY['mandate:' || @mandate_id::text])
 ORDER BY id LIMIT @row_limit;
 
 -- name: CountWorking :one
 SELECT count(*)::bigint FROM sessions
 WHERE org_id = @org_id AND status IN ('running', 'rescheduling')
   AND (@project_id::text = '' OR project_id = @project_id::text) AND (@agent_id::text = '' OR agent_id = @agent_id::text)
-  AND (@key_id::text = '' OR principal ->> 'id' = @key_id::text);
+  AND (@key_id::text = '' OR principal ->> 'id' = @key_id::text)
+  AND (@mandate_id::text = '' OR budget_scopes @> ARRAY['mandate:' || @mandate_id::text]);
 
 -- name: IdleInScope :many
 SELECT id FROM sessions
 WHERE org_id = @org_id AND status = 'idle' AND (@everyone::boolean OR id = ANY (@among::text[]))
   AND (@project_id::text = '' OR project_id = @project_id::text) AND (@agent_id::text = '' OR agent_id = @agent_id::text)
   AND (@key_id::text = '' OR principal ->> 'id' = @key_id::text)
+  AND (@mandate_id::text = '' OR budget_scopes @> ARRAY['mandate:' || @mandate_id::text])
 ORDER BY id LIMIT @row_limit;
 
 -- name: LockRoom :exec

@@ -169,6 +169,7 @@ SELECT count(*)::bigint FROM sessions
 WHERE org_id = $1 AND status IN ('running', 'rescheduling')
   AND ($2::text = '' OR project_id = $2::text) AND ($3::text = '' OR agent_id = $3::text)
   AND ($4::text = '' OR principal ->> 'id' = $4::text)
+  AND ($5::text = '' OR budget_scopes @> ARRAY['mandate:' || $5::text])
 `
 
 type CountWorkingParams struct {
@@ -176,6 +177,7 @@ type CountWorkingParams struct {
 	ProjectID string
 	AgentID   string
 	KeyID     string
+	MandateID string
 }
 
 func (q *Queries) CountWorking(ctx context.Context, arg CountWorkingParams) (int64, error) {
@@ -184,6 +186,7 @@ func (q *Queries) CountWorking(ctx context.Context, arg CountWorkingParams) (int
 		arg.ProjectID,
 		arg.AgentID,
 		arg.KeyID,
+		arg.MandateID,
 	)
 	var column_1 int64
 	err := row.Scan(&column_1)
@@ -241,7 +244,8 @@ SELECT id FROM sessions
 WHERE org_id = $1 AND status = 'idle' AND ($2::boolean OR id = ANY ($3::text[]))
   AND ($4::text = '' OR project_id = $4::text) AND ($5::text = '' OR agent_id = $5::text)
   AND ($6::text = '' OR principal ->> 'id' = $6::text)
-ORDER BY id LIMIT $7
+  AND ($7::text = '' OR budget_scopes @> ARRAY['mandate:' || $7::text])
+ORDER BY id LIMIT $8
 `
 
 type IdleInScopeParams struct {
@@ -251,6 +255,7 @@ type IdleInScopeParams struct {
 	ProjectID string
 	AgentID   string
 	KeyID     string
+	MandateID string
 	RowLimit  int32
 }
 
@@ -262,6 +267,7 @@ func (q *Queries) IdleInScope(ctx context.Context, arg IdleInScopeParams) ([]id.
 		arg.ProjectID,
 		arg.AgentID,
 		arg.KeyID,
+		arg.MandateID,
 		arg.RowLimit,
 	)
 	if err != nil {
@@ -535,7 +541,7 @@ func (q *Queries) SessionsAtWork(ctx context.Context, arg SessionsAtWorkParams) 
 }
 
 const stopOver = `-- name: StopOver :one
-SELECT coalesce(stop_over($1, $2, $3, $4, $5), '')::text AS stop_id
+SELECT coalesce(stop_over($1, $2, $3, $4, $5, $6), '')::text AS stop_id
 `
 
 type StopOverParams struct {
@@ -544,6 +550,7 @@ type StopOverParams struct {
 	ProjectID string
 	AgentID   string
 	KeyID     string
+	MandateID string
 }
 
 func (q *Queries) StopOver(ctx context.Context, arg StopOverParams) (string, error) {
@@ -553,6 +560,7 @@ func (q *Queries) StopOver(ctx context.Context, arg StopOverParams) (string, err
 		arg.ProjectID,
 		arg.AgentID,
 		arg.KeyID,
+		arg.MandateID,
 	)
 	var stop_id string
 	err := row.Scan(&stop_id)
@@ -732,7 +740,8 @@ SELECT id FROM sessions
 WHERE org_id = $1 AND status IN ('running', 'rescheduling')
   AND ($2::text = '' OR project_id = $2::text) AND ($3::text = '' OR agent_id = $3::text)
   AND ($4::text = '' OR principal ->> 'id' = $4::text)
-ORDER BY id LIMIT $5
+  AND ($5::text = '' OR budget_scopes @> ARRAY['mandate:' || $5::text])
+ORDER BY id LIMIT $6
 `
 
 type WorkingInScopeParams struct {
@@ -740,6 +749,7 @@ type WorkingInScopeParams struct {
 	ProjectID string
 	AgentID   string
 	KeyID     string
+	MandateID string
 	RowLimit  int32
 }
 
@@ -749,6 +759,7 @@ func (q *Queries) WorkingInScope(ctx context.Context, arg WorkingInScopeParams) 
 		arg.ProjectID,
 		arg.AgentID,
 		arg.KeyID,
+		arg.MandateID,
 		arg.RowLimit,
 	)
 	if err != nil {

@@ -24,6 +24,14 @@ SELECT v.version, o.time_zone, '', '', '', '', '', '', '', '', '', '', ''
 FROM policy_versions v JOIN organizations o ON o.id = v.org_id WHERE v.org_id = @org_id
 ORDER BY 3, 12, 13;
 
+-- name: Mandates :many
+-- What binds, and what was revoked and might still be asked: after the version was read, and so never older than it.
+SELECT id, coalesce(parent_id, '')::text AS parent_id, agent_id, state, grant_json, budgets FROM mandates
+WHERE org_id = @org_id AND state <> 'draft' AND until_at > now() - interval '1 day' ORDER BY cardinality(path), id;
+
+-- name: MandateRequired :one
+SELECT required_of FROM mandate_settings WHERE org_id = @org_id;
+
 -- name: InsertPermission :one
 INSERT INTO permissions (org_id, id, subject, effect, kind, name, action, object, condition, description, preset, created_by, created_at, updated_at)
 VALUES (@org_id, @id, @subject, @effect, @kind, @name, @action, @object, @condition, @description, sqlc.narg('preset'), @created_by, @now, @now)

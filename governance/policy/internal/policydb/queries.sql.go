@@ -436,6 +436,59 @@ func (q *Queries) ListTags(ctx context.Context, arg ListTagsParams) ([]ListTagsR
 	return items, nil
 }
 
+const mandateRequired = `-- name: MandateRequired :one
+SELECT required_of FROM mandate_settings WHERE org_id = $1
+`
+
+func (q *Queries) MandateRequired(ctx context.Context, orgID string) ([]string, error) {
+	row := q.db.QueryRow(ctx, mandateRequired, orgID)
+	var required_of []string
+	err := row.Scan(&required_of)
+	return required_of, err
+}
+
+const mandates = `-- name: Mandates :many
+SELECT id, coalesce(parent_id, '')::text AS parent_id, agent_id, state, grant_json, budgets FROM mandates
+WHERE org_id = $1 AND state <> 'draft' AND until_at > now() - interval '1 day' ORDER BY cardinality(path), id
+`
+
+type MandatesRow struct {
+	ID        string
+	ParentID  string
+	AgentID   string
+	State     string
+	GrantJson json.RawMessage
+	Budgets   []string
+}
+
+// What binds, and what was revoked and might still be asked: after the version was read, and so never older than it.
+func (q *Queries) Mandates(ctx context.Context, orgID string) ([]MandatesRow, error) {
+	rows, err := q.db.Query(ctx, mandates, orgID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []MandatesRow
+	for rows.Next() {
+		var i MandatesRow
+		if err := rows.Scan(
+			&i.ID,
+			&i.ParentID,
+			&i.AgentID,
+			&i.State,
+			&i.GrantJson,
+			&i.Budgets,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const projectExists = `-- name: ProjectExists :one
 SELECT EXISTS (SELECT FROM projects WHERE org_id = $1 AND id = $2)
 `
