@@ -171,6 +171,19 @@ func (s *Service) OperatorResetLink(ctx context.Context, rawEmail string) (link 
 	return link, err
 }
 
+// OperatorFindUser finds a person by address, for the operator. Its fault is not_found.
+func (s *Service) OperatorFindUser(ctx context.Context, rawEmail string) (id.User, error) {
+	email, bad := normalizeEmail(rawEmail)
+	if bad != nil {
+		return "", fault.InvalidFields(*bad)
+	}
+	who, err := s.findUser(ctx, email)
+	if err == nil && who == "" {
+		err = fault.Newf(fault.NotFoundKind, "not_found", "Nobody has the address %s here.", email)
+	}
+	return who, err
+}
+
 // VerifyEmail takes a verification link's token and the account's password, marks the address as verified and signs in. The password is
 // asked for so that the owner of an address cannot be made to confirm a stranger's account. A wrong one is wrong_credentials and leaves
 // the link good; a link that is used, old or forged is gone.

@@ -72,6 +72,32 @@ func (s *StepUp) ReplaceCodes(ctx context.Context, user id.User, in Response) (c
 	return codes, nil
 }
 
+// OperatorForget revokes all of a person's passkeys and voids the recovery codes, so that the password confirms again: for who lost both. It
+// is the operator's act, at the instance's own shell, and returns how many passkeys there were.
+func (s *StepUp) OperatorForget(ctx context.Context, user id.User) (n int, err error) {
+	now := s.deps.Clock.Now()
+	err = s.as(ctx, user, "", func(q *identitydb.Queries) error {
+		keys, err := listPasskeys(ctx, q, user, "")
+		if err != nil {
+			return err
+		}
+		for _, k := range keys {
+			if _, err := q.RevokePasskey(ctx, identitydb.RevokePasskeyParams{ID: string(k.ID), UserID: string(user), Now: now}); err != nil {
+				return fmt.Errorf("revoke a passkey: %w", err)
+			}
+		}
+		n = len(keys)
+		if err := q.DeleteRecoveryCodes(ctx, string(user)); err != nil {
+			return fmt.Errorf("void recovery codes: %w", err)
+		}
+		return nil
+	})
+	if err == nil {
+		s.deps.Logger.WarnContext(ctx, "the operator revoked a person's passkeys", "user", user, "passkeys", n)
+	}
+	return n, err
+}
+
 func (s *StepUp) replaceCodes(ctx context.Context, q *identitydb.Queries, user id.User, now time.Time) ([]string, error) {
 	if err := q.DeleteRecoveryCodes(ctx, string(user)); err != nil {
 		return nil, fmt.Errorf("void recovery codes: %w", err)

@@ -103,6 +103,28 @@ func TestNobodyEndsWithoutAWayBack(t *testing.T) {
 	require.NoError(t, err)
 }
 
+func TestTheOperatorHelpsWhoLostBoth(t *testing.T) {
+	p := newPersons(t)
+	a, eve := p.person(t, "ada@example.com"), p.person(t, "eve@example.com")
+	_, made := p.enrol(t, a.User.ID, nil)
+	_, _ = p.enrol(t, eve.User.ID, nil)
+	user, err := p.tenants.OperatorFindUser(t.Context(), "ADA@example.com")
+	require.NoError(t, err)
+	n, err := p.step.OperatorForget(t.Context(), user)
+	require.NoError(t, err)
+	require.Equal(t, 1, n)
+	ask := identity.Ask{User: user, Purpose: "x", Challenge: digest("after")}
+	_, err = p.step.Finish(t.Context(), ask, p.answer(t, ask, nil))
+	require.NoError(t, err, "the password confirms again")
+	_, err = p.step.ReplaceCodes(t.Context(), user, p.withCode(t, p.step.AskCodes(user), made.Codes[0]))
+	requireCode(t, "wrong_recovery_code", err)
+	others, err := p.step.Passkeys(t.Context(), eve.User.ID, "")
+	require.NoError(t, err)
+	require.Len(t, others, 1, "nobody else's")
+	_, err = p.tenants.OperatorFindUser(t.Context(), "nobody@example.com")
+	requireCode(t, "not_found", err)
+}
+
 func TestGuessesOfCodesAreBounded(t *testing.T) {
 	p := newPersons(t)
 	a := p.person(t, "ada@example.com")

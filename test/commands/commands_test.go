@@ -3,6 +3,7 @@ package commands
 import (
 	"bytes"
 	"encoding/json"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -106,6 +107,24 @@ func TestTheUsersCommands(t *testing.T) {
 	require.Contains(t, u.run("agents"), "helper")
 	require.Contains(t, u.run("agents", "get", "helper"), `"model": "ambit/scripted"`)
 	require.Contains(t, u.fail("agents", "create", "--name", "other", "--model", "acme/none"), "acme/none")
+
+	keys := u.run("agents", "keys", "list", "helper")
+	require.Contains(t, keys, "did:web:")
+	require.Contains(t, keys, "active", "made with the agent")
+	require.Contains(t, u.run("agents", "keys", "rotate", "helper"), "retiring")
+	published := regexp.MustCompile(`http\S+/jwks\.json`).FindString(keys)
+	for _, document := range []string{published, strings.Replace(published, "jwks.json", "did.json", 1), i.URL + "/.well-known/did.json"} {
+		res, err := http.Get(document) //nolint:noctx // a test's own
+		require.NoError(t, err)
+		require.Equal(t, http.StatusOK, res.StatusCode, document)
+		require.NoError(t, res.Body.Close())
+	}
+	kid := regexp.MustCompile(`(?m)^(\S{43})\s+retiring`).FindStringSubmatch(u.run("agents", "keys", "list", "helper"))[1]
+	require.Contains(t, u.run("agents", "keys", "retire", "helper", kid), "retired (compromised)")
+	jwks := filepath.Join(u.home, "jwks.json")
+	require.NoError(t, os.WriteFile(jwks, []byte(`{"keys":[]}`), 0o600))
+	require.NoError(t, os.WriteFile(filepath.Join(u.home, "token"), []byte("eyJhbGciOiJub25lIn0.e30."), 0o600))
+	require.Contains(t, u.fail("agents", "keys", "verify-token", filepath.Join(u.home, "token"), "--jwks", jwks, "--issuer", "did:web:x", "--audience", "https://x"), "algorithm is not ES256")
 
 	invoke := u.start("", "invoke", "--model", "ambit/scripted", "--max-cost", "0.50", "```say\nfive words and a half\n```")
 	require.Zero(t, invoke.wait(), invoke.err.String())

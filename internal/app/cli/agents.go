@@ -19,7 +19,7 @@ func agentsCommand() *cobra.Command {
 	list := listAgents()
 	cmd.RunE = list.RunE
 	cmd.Flags().AddFlagSet(list.Flags())
-	cmd.AddCommand(list, getAgent(), createAgent())
+	cmd.AddCommand(list, getAgent(), createAgent(), agentKeys())
 	return cmd
 }
 
