@@ -106,6 +106,11 @@ var errorTypes = []apidoc.ErrorType{
 		Action:  "Name a mandate_id.",
 	},
 	{
+		Slug: "step_up_required", Status: http.StatusForbidden, Title: "A person must confirm this",
+		Meaning: "What was asked lets more happen without a person, or was marked so: it takes a confirmation with a passkey or a password, which a key can't give.",
+		Action:  "Do it in the console.",
+	},
+	{
 		Slug: "egress_denied", Status: http.StatusForbidden, Title: "The address is not allowed",
 		Meaning: "The environment's network rules do not allow this host.",
 		Action:  "Add the host to the environment's allowed_hosts.",
@@ -144,6 +149,11 @@ var errorTypes = []apidoc.ErrorType{
 		Slug: "digest_mismatch", Status: http.StatusConflict, Title: "The action has changed",
 		Meaning: "The digest that was sent is not the one of the action that is waiting.",
 		Action:  "Read the approval again and decide on what it shows now.",
+	},
+	{
+		Slug: "approval_expired", Status: http.StatusConflict, Title: "The time is over",
+		Meaning: "Nobody decided in the time that there was. That is no person's refusal; without an answer it was not done.",
+		Action:  "Let the agent ask again, or give people more time in the rule.",
 	},
 	{
 		Slug: "fenced", Status: http.StatusConflict, Title: "Superseded",

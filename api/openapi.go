@@ -111,6 +111,7 @@ var tags = []docTag{
 	{"Stops", "Orders to stop all that works: of an agent, an API key, a project or the organisation."},
 	{"Webhooks", "Endpoints of yours that are told of what happens, by signed messages."},
 	{"Permissions", "What agents may do: rules, presets, explanations, and rules tried on the past."},
+	{"Approvals", "What people decide on: what waits for them, and the rules that ask."},
 	{"Members", "Who belongs to the organisation, and what their roles allow."},
 	{"Organisation", "The organisation and who is asking."},
 }

@@ -134,7 +134,7 @@ func TestAnswersAreWhatTheDocumentSays(t *testing.T) {
 			continue // no JSON, and no end while the session runs
 		}
 		headers := []string{"If-Match", "*"}
-		if of, _, _ := strings.Cut(route.ID, "."); of != "permissions" && of != "roles" && of != "members" && of != "invitations" && of != "budgets" && of != "ledger" && of != "mandate_settings" { // those are the whole organisation's
+		if of, _, _ := strings.Cut(route.ID, "."); of != "permissions" && of != "approval_rules" && of != "approval_settings" && of != "roles" && of != "members" && of != "invitations" && of != "budgets" && of != "ledger" && of != "mandate_settings" { // those are the whole organisation's
 			headers = append(headers, "Ambit-Project", string(ada.project))
 		}
 		res := ada.askWith(ada.orgKey, route.Method, fill(route.Path, ada.ids)+cases[route.ID].query, fill(cases[route.ID].body, ada.ids), headers...)
@@ -142,7 +142,7 @@ func TestAnswersAreWhatTheDocumentSays(t *testing.T) {
 		if res.StatusCode >= 400 {
 			require.NoError(t, err, res.raw)
 			require.NoError(t, problem.Validate(body), "%s: %s", route.ID, res.raw)
-			require.Contains(t, []string{"mandates.sub_mandates", "agents.aliases.put", "sessions.files.list", "sessions.files.content", "sessions.receipt", "projects.create", "organization.update", "agents.aliases.get", "agents.aliases.delete", "webhooks.deliveries.redeliver", "members.update", "members.delete", "invitations.create"}, route.ID, "%s: %s", route.ID, res.raw)
+			require.Contains(t, []string{"mandates.sub_mandates", "agents.aliases.put", "sessions.files.list", "sessions.files.content", "sessions.receipt", "projects.create", "organization.update", "agents.aliases.get", "agents.aliases.delete", "webhooks.deliveries.redeliver", "members.update", "members.delete", "invitations.create", "approvals.refuse", "approvals.edit", "approval_rules.delete"}, route.ID, "%s: %s", route.ID, res.raw)
 			continue
 		}
 		if !strings.HasPrefix(res.Header.Get("Content-Type"), "application/json") {

@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"hash/crc32"
 	"maps"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"ambit.dev/ambit/internal/id"
@@ -46,8 +48,27 @@ func (tn *tenant) newWorld() *world {
 	require.Equal(tn.t, 201, res.StatusCode, res.raw)
 	w.ids["delivery_id"], _ = res.field(tn.t, "id").(string)
 	w.addMoney()
+	w.addApprovals()
 	return w
 }
+
+// addApprovals makes a rule, and a question of the session's.
+func (w *world) addApprovals() {
+	w.t.Helper()
+	res := w.askWith(w.orgKey, "POST", "/v1/approval_rules", approvalRule)
+	require.Equal(w.t, 201, res.StatusCode, res.raw)
+	w.ids["approval_rule_id"], _ = res.field(w.t, "id").(string)
+	w.ids["approval_id"] = string(id.New[id.Approval]())
+	w.ids["approval_digest"] = fmt.Sprintf("%x", sha256.Sum256([]byte(w.ids["approval_id"])))
+	require.NoError(w.t, w.db.InTx(w.t.Context(), w.org, func(tx pgx.Tx) error {
+		_, err := tx.Exec(w.t.Context(), `INSERT INTO approvals (org_id, id, session_id, project_id, tool_use_seq, digest, status, demand, action, askers, expires_at, asked_at)
+			VALUES ($1, $2::text, $3, $4, 1, sha256(convert_to($2::text, 'UTF8')), 'pending', '{"rules":[],"stages":[{"roles":["owner"],"members":[],"need":1,"within":60000000000}]}', '{"arguments":{}}', '{}', now() + interval '1 hour', $5)`,
+			string(w.org), w.ids["approval_id"], w.ids["session_id"], string(w.project), w.clock.Now())
+		return err
+	}))
+}
+
+const approvalRule = `{"name":"Purchases","subject":"*","tool":"bash","stages":[{"roles":["admin","owner"],"within_seconds":3600}]}`
 
 // addRules makes what is the whole organisation's.
 func (w *world) addRules() {
@@ -105,6 +126,7 @@ func never() map[string]string {
 	return map[string]string{
 		"agent_id": string(id.New[id.Agent]()), "stop_id": string(id.New[id.Stop]()), "session_id": string(id.New[id.Session]()), "step_id": string(id.New[id.Step]()),
 		"project_id": string(id.New[id.Project]()), "key_id": string(id.New[id.Key]()), "version": "1", "name": "prod", "kid": strings.Repeat("x", 43),
+		"approval_id": string(id.New[id.Approval]()), "approval_digest": strings.Repeat("0", 64), "approval_rule_id": string(id.New[id.ApprovalRule]()),
 		"permission_id": string(id.New[id.Permission]()), "role_id": string(id.New[id.Role]()), "member_id": string(id.New[id.Member]()), "preset": "web-client", "invitation_id": string(id.New[id.Invitation]()),
 		"webhook_id": string(id.New[id.Webhook]()), "delivery_id": string(id.New[id.Delivery]()),
 		"budget_id": string(id.New[id.Budget]()), "entry_id": string(id.New[id.Entry]()),
@@ -213,6 +235,18 @@ var cases = map[string]struct {
 	"permissions.simulate":          {body: `{"rules":[{"subject":"{agent_id}","effect":"deny","kind":"*"}]}`, foreign: "own"},
 	"permissions.tags.list":         {foreign: "own"},
 	"permissions.tags.put":          {body: `{"tags":["a"]}`, foreign: "404"},
+	"approvals.list":                {foreign: "own"},
+	"approvals.get":                 {foreign: "404"},
+	"approvals.approve":             {body: `{"digest":"{approval_digest}"}`, foreign: "404"},
+	"approvals.refuse":              {body: `{"digest":"{approval_digest}"}`, foreign: "404"},
+	"approvals.edit":                {body: `{"digest":"{approval_digest}","arguments":{}}`, foreign: "404"},
+	"approval_rules.create":         {body: approvalRule, foreign: "own"},
+	"approval_rules.list":           {foreign: "own"},
+	"approval_rules.get":            {foreign: "404"},
+	"approval_rules.update":         {body: approvalRule, foreign: "404"},
+	"approval_rules.delete":         {foreign: "404"},
+	"approval_settings.get":         {foreign: "own"},
+	"approval_settings.update":      {body: `{"asks_per_day":40}`, foreign: "own"},
 	"members.list":                  {foreign: "own"},
 	"members.update":                {body: `{"role":"viewer"}`, foreign: "404"},
 	"members.delete":                {foreign: "404"},
@@ -339,7 +373,7 @@ func (w *world) snapshot() string {
 	for _, path := range []string{
 		"/v1/agents?include_archived=true", "/v1/sessions?include_archived=true", "/v1/projects?include_archived=true", "/v1/organization",
 		"/v1/agents/" + w.ids["agent_id"] + "/aliases", "/v1/agents/" + w.ids["agent_id"] + "/keys", "/v1/sessions/" + w.ids["session_id"] + "/events",
-		"/v1/permissions", "/v1/permissions/tags", "/v1/roles", "/v1/members", "/v1/invitations",
+		"/v1/permissions", "/v1/permissions/tags", "/v1/approvals", "/v1/approval_rules", "/v1/approval_settings", "/v1/roles", "/v1/members", "/v1/invitations",
 		"/v1/mandates", "/v1/mandate_settings", "/v1/budgets", "/v1/ledger/entries", "/v1/ledger/accounts", "/v1/ledger/holds",
 		"/v1/quotes/" + w.ids["quote_id"], "/v1/webhooks", "/v1/webhooks/" + w.ids["webhook_id"] + "/deliveries",
 	} {

@@ -33,6 +33,7 @@ func (a *API) table() []Route {
 		a.projectRoutes(),
 		a.keyRoutes(),
 		a.permissionRoutes(),
+		a.approvalRoutes(),
 		a.roleRoutes(),
 		a.invitationRoutes(),
 		a.budgetRoutes(),

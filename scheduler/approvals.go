@@ -136,3 +136,6 @@ func (k *ApprovalKeeper) RunOnce(ctx context.Context) error {
 	}
 	return errors.Join(failed...)
 }
+
+// Approvals keeps the rules of approvals and what waits.
+func (s *Service) Approvals() *approval.Service { return s.approvals }
