@@ -134,7 +134,7 @@ func (w *work) question(ctx context.Context, tx pgx.Tx, l *journal.Locked, use l
 	return approval.Question{
 		Org: l.Org, Project: l.Project, Seq: use.Seq, Askers: askers,
 		Shown: approval.Shown{
-			Action:    approval.Action{Tool: use.Name, Arguments: use.Input, Agent: l.Agent.ID, Session: l.ID, Principal: behind},
+			Action:    approval.Action{Tool: use.Name, Arguments: use.Input, Agent: l.Agent.ID, Session: l.ID, Principal: behind, Mandate: string(l.Mandate)},
 			AgentName: l.Agent.Name, AgentVersion: l.Agent.Version, By: l.By, ToolUseID: use.ID, Does: call.Action, Object: call.Object, Domain: call.Domain,
 			Risk: string(call.Risk), Reversible: tool.Reversible, Said: excerptOf(w.history.Said(), 4000), Read: w.history.Taint(), EditedBy: use.EditedBy,
 		},
