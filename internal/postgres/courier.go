@@ -9,6 +9,9 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
+// courierPause is for how long notices gather after some were sent: what comes alone leaves at once, what comes thick and fast comes together.
+const courierPause = 4 * time.Millisecond
+
 // courier sends notices after their commits, all that have gathered at once, so that no commit waits for them and many commits cost one
 // way to the database. What it loses is a hint.
 type courier struct {
@@ -59,6 +62,7 @@ func (c *courier) run() {
 		c.waiting, c.known = nil, map[notice]bool{}
 		c.mu.Unlock()
 		c.send(batch)
+		time.Sleep(courierPause) //nolint:forbidigo // short whatever happens, and stop sends what waits
 	}
 }
 
@@ -72,7 +76,8 @@ func (c *courier) send(notices []notice) {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	rows, err := c.pool.Query(ctx, "SELECT pg_notify(c, p) FROM unnest($1::text[], $2::text[]) AS t (c, p)", channels, payloads)
+	// A hint need not survive a crash: nobody waits for the disk.
+	rows, err := c.pool.Query(ctx, "SELECT pg_notify(c, p) FROM set_config('synchronous_commit', 'off', true), unnest($1::text[], $2::text[]) AS t (c, p)", channels, payloads)
 	if err == nil {
 		_, _ = pgx.CollectRows(rows, func(pgx.CollectableRow) (struct{}, error) { return struct{}{}, nil })
 	}
