@@ -132,7 +132,7 @@ type File struct {
 
 // BatchOfReceipts is a batch, as far as it is this mandate's.
 type BatchOfReceipts struct {
-	Statement string     `json:"statement"`
+	Statement string           `json:"statement"`
 	Lines     []ReceiptInBatch `json:"lines"`
 }
 
