@@ -75,6 +75,9 @@ func (c *Config) check() []string {
 	address("AMBIT_NOMAD_ADDR", c.NomadAddr, "http", "https")
 	address("AMBIT_PUBLIC_URL", c.PublicURL, "http", "https")
 	address("AMBIT_NODE_URL", c.NodeURL, "http", "https")
+	if key, ok := strings.CutPrefix(c.MasterKeyURL.Reveal(), "awskms://"); c.MasterKeyURL != "" && (!ok || key == "") {
+		wrong("AMBIT_MASTER_KEY_URL", "must name a key: awskms://ID, or awskms:///ARN, with ?region=…")
+	}
 	address("AMBIT_SMTP_URL", c.SMTPURL, "smtp", "smtps")
 	address("AMBIT_ANTHROPIC_BASE_URL", c.AnthropicBaseURL, "http", "https")
 	address("AMBIT_OPENAI_BASE_URL", c.OpenAIBaseURL, "http", "https")

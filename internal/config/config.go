@@ -29,8 +29,9 @@ type Config struct {
 	NodeListen string  `env:"AMBIT_NODE_LISTEN" envDefault:"127.0.0.1:8081" doc:"Address (host:port) on which a worker hears from nodes, sandboxes and other replicas. Never public."`
 	NodeURL    Address `env:"AMBIT_NODE_URL" doc:"The URL under which nodes and other replicas reach this process's AMBIT_NODE_LISTEN. Default: http:// and AMBIT_NODE_LISTEN."`
 
-	MasterKey     Secret `env:"AMBIT_MASTER_KEY" doc:"The key that seals all other keys: 32 bytes in base64 or hexadecimal. After a comma, earlier ones that still open what they sealed. Empty: AMBIT_MASTER_KEY_FILE is used."`
-	MasterKeyFile string `env:"AMBIT_MASTER_KEY_FILE" doc:"File with the master key in the same form, readable by its owner only; made at the first start. Default: master.key in AMBIT_DATA_DIR."`
+	MasterKey     Secret  `env:"AMBIT_MASTER_KEY" doc:"The key that seals all other keys: 32 bytes in base64 or hexadecimal. After a comma, earlier ones that still open what they sealed. Empty: AMBIT_MASTER_KEY_FILE is used."`
+	MasterKeyFile string  `env:"AMBIT_MASTER_KEY_FILE" doc:"File with the master key in the same form, readable by its owner only; made at the first start. Default: master.key in AMBIT_DATA_DIR."`
+	MasterKeyURL  Address `env:"AMBIT_MASTER_KEY_URL" doc:"A key of a key management service, such as awskms:///arn:aws:kms:…?region=eu-central-1. AMBIT_MASTER_KEY_FILE then holds the master key encrypted by it, and each start asks it once. Empty: the file holds the key itself."`
 
 	SMTPURL  Address `env:"AMBIT_SMTP_URL" doc:"smtp:// or smtps://user:password@host:port for mail. Empty: no mail is sent; ambit users reset helps who is locked out."`
 	MailFrom string  `env:"AMBIT_MAIL_FROM" envDefault:"Ambit <ambit@localhost>" doc:"Sender of all mail, as a mail address."`

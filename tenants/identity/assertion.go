@@ -75,14 +75,3 @@ func checkAssertion(rp RelyingParty, challenge [32]byte, a *protocol.ParsedCrede
 	}
 	return nil
 }
-
-// checkCount refuses a copied authenticator: its count must grow, unless it keeps none.
-func checkCount(stored int64, now uint32) error {
-	if stored == 0 && now == 0 {
-		return nil
-	}
-	if int64(now) <= stored {
-		return errCountWentBack
-	}
-	return nil
-}

@@ -314,9 +314,6 @@ func (s *StepUp) usePasskey(ctx context.Context, q *identitydb.Queries, ask Ask,
 		return err
 	}
 	count := a.Response.AuthenticatorData.Counter
-	if err := checkCount(key.SignCount, count); err != nil {
-		return err
-	}
 	n, err := q.UsePasskey(ctx, identitydb.UsePasskeyParams{
 		ID: key.ID, UserID: string(ask.User), SignCount: int64(count), BackedUp: a.Response.AuthenticatorData.Flags.HasBackupState(), Now: now,
 	})
@@ -324,7 +321,7 @@ func (s *StepUp) usePasskey(ctx context.Context, q *identitydb.Queries, ask Ask,
 		return fmt.Errorf("note the use of a passkey: %w", err)
 	}
 	if n == 0 {
-		return errCountWentBack // another answer with this count was faster
+		return errCountWentBack // a copied authenticator: the count must grow, unless none is kept
 	}
 	proof.keepAnswer(a, key.PublicKey)
 	return nil

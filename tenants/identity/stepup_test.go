@@ -164,6 +164,9 @@ func TestWhoHasNoPasskeyConfirmsWithThePassword(t *testing.T) {
 	_, _ = p.enrol(t, a.User.ID, nil)
 	_, err = p.step.Finish(t.Context(), ask, in)
 	requireCode(t, "passkey_required", err)
+	in.Password = "wrong horse battery"
+	_, err = p.step.Finish(t.Context(), ask, in)
+	requireCode(t, "passkey_required", err) // whether the password is right is not told
 
 	// Guesses are bounded.
 	b := p.person(t, "bob@example.com")
@@ -176,6 +179,32 @@ func TestWhoHasNoPasskeyConfirmsWithThePassword(t *testing.T) {
 		}
 	}
 	requireCode(t, "rate_limited", err)
+}
+
+// meanwhile are people of whom one does something while the password is looked at.
+type meanwhile struct {
+	identity.People
+	do func()
+}
+
+func (m meanwhile) ConfirmPassword(ctx context.Context, user id.User, password string) error {
+	m.do()
+	return m.People.ConfirmPassword(ctx, user, password)
+}
+
+func TestAPasskeyEnrolledMeanwhileEndsThePassword(t *testing.T) {
+	p := newPersons(t)
+	a := p.person(t, "ada@example.com")
+	sealer, err := seal.Open(p.master, "")
+	require.NoError(t, err)
+	slow, err := identity.NewStepUp(p.db, identity.StepUpDeps{
+		Deps: identity.Deps{Clock: p.hands, Logger: slog.New(slog.DiscardHandler), Sealer: sealer}, Keys: p.keys, PublicURL: console,
+		People: meanwhile{People: p.tenants, do: func() { _, _ = p.enrol(t, a.User.ID, nil) }},
+	})
+	require.NoError(t, err)
+	ask := identity.Ask{User: a.User.ID, Purpose: "x", Challenge: digest("y")}
+	_, err = slow.Finish(t.Context(), ask, p.answer(t, ask, nil))
+	requireCode(t, "passkey_required", err)
 }
 
 // TestEachForgedAnswerIsRefusedByName: whatever is wrong with it, and it leaves the true answer good.

@@ -16,8 +16,8 @@ import (
 	"ambit.dev/ambit/internal/clickhouse"
 	"ambit.dev/ambit/internal/config"
 	"ambit.dev/ambit/internal/engines"
+	"ambit.dev/ambit/internal/masterkey"
 	"ambit.dev/ambit/internal/postgres"
-	"ambit.dev/ambit/internal/seal"
 )
 
 // Options of a backup.
@@ -35,7 +35,7 @@ func Make(ctx context.Context, cfg config.Config, file string, opts Options) (_ 
 	if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
 		return Manifest{}, fmt.Errorf("%s is there already: choose another name", file)
 	}
-	key, err := keyID(cfg)
+	key, err := keyID(ctx, cfg)
 	if err != nil {
 		return Manifest{}, err
 	}
@@ -64,13 +64,13 @@ func Make(ctx context.Context, cfg config.Config, file string, opts Options) (_ 
 
 // keyID names the master key. It does not let seal make one: a backup of an
 // instance whose key is lost says so.
-func keyID(cfg config.Config) (string, error) {
+func keyID(ctx context.Context, cfg config.Config) (string, error) {
 	if !cfg.MasterKey.IsSet() {
 		if _, err := os.Stat(cfg.MasterKeyFile); err != nil {
 			return "", fmt.Errorf("the master key: %w", err)
 		}
 	}
-	s, err := seal.Open(cfg.MasterKey.Reveal(), cfg.MasterKeyFile)
+	s, err := masterkey.Open(ctx, cfg)
 	if err != nil {
 		return "", err
 	}

@@ -179,7 +179,7 @@ func TestTheMasterKeyTravelsOnlyWhenAsked(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(included, key, 0o600))
 
-	install, err := checkMasterKey(to, included, made, false)
+	install, err := checkMasterKey(t.Context(), to, included, made, false)
 	require.NoError(t, err)
 	require.NoError(t, install())
 	got, err := os.ReadFile(to.MasterKeyFile)
@@ -188,9 +188,9 @@ func TestTheMasterKeyTravelsOnlyWhenAsked(t *testing.T) {
 
 	// Another key here is not replaced silently, and never thrown away.
 	require.NoError(t, os.WriteFile(to.MasterKeyFile, []byte(seal.NewKey()+"\n"), 0o600))
-	_, err = checkMasterKey(to, included, made, false)
+	_, err = checkMasterKey(t.Context(), to, included, made, false)
 	require.ErrorContains(t, err, "the master key here is")
-	install, err = checkMasterKey(to, included, made, true)
+	install, err = checkMasterKey(t.Context(), to, included, made, true)
 	require.NoError(t, err)
 	require.NoError(t, install())
 	aside, err := filepath.Glob(to.MasterKeyFile + ".*")

@@ -15,8 +15,8 @@ import (
 	"ambit.dev/ambit/internal/clickhouse"
 	"ambit.dev/ambit/internal/config"
 	"ambit.dev/ambit/internal/engines"
+	"ambit.dev/ambit/internal/masterkey"
 	"ambit.dev/ambit/internal/postgres"
-	"ambit.dev/ambit/internal/seal"
 )
 
 // ErrNotEmpty is returned when there is an instance already where one is to be
@@ -48,7 +48,7 @@ func Restore(ctx context.Context, cfg config.Config, file string, opts RestoreOp
 	if err != nil {
 		return Manifest{}, err
 	}
-	installKey, err := checkMasterKey(cfg, filepath.Join(scratch, partMasterKey), m, opts.Force)
+	installKey, err := checkMasterKey(ctx, cfg, filepath.Join(scratch, partMasterKey), m, opts.Force)
 	if err != nil {
 		return Manifest{}, err
 	}
@@ -63,7 +63,7 @@ func Restore(ctx context.Context, cfg config.Config, file string, opts RestoreOp
 
 // checkMasterKey makes sure that what the instance sealed can be opened again,
 // and returns what puts the archive's key in its place, if that is to be used.
-func checkMasterKey(cfg config.Config, included string, m Manifest, force bool) (install func() error, err error) {
+func checkMasterKey(ctx context.Context, cfg config.Config, included string, m Manifest, force bool) (install func() error, err error) {
 	nothing := func() error { return nil }
 	inArchive, err := readIfThere(included)
 	if err != nil {
@@ -77,7 +77,7 @@ func checkMasterKey(cfg config.Config, included string, m Manifest, force bool) 
 		}
 		return place, nil
 	}
-	s, err := seal.Open(cfg.MasterKey.Reveal(), cfg.MasterKeyFile)
+	s, err := masterkey.Open(ctx, cfg)
 	if err != nil {
 		return nil, err
 	}

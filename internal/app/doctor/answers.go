@@ -19,8 +19,8 @@ import (
 	"ambit.dev/ambit/internal/clickhouse"
 	"ambit.dev/ambit/internal/engines"
 	"ambit.dev/ambit/internal/engines/nomadagent"
+	"ambit.dev/ambit/internal/masterkey"
 	"ambit.dev/ambit/internal/postgres"
-	"ambit.dev/ambit/internal/seal"
 	"ambit.dev/ambit/sandbox/qemu"
 )
 
@@ -146,14 +146,14 @@ func serverAnswers(ctx context.Context, e *examination) []Finding {
 
 // masterKey opens the key if there is one. It must not ask seal for a key that
 // is not there: seal would make it.
-func masterKey(_ context.Context, e *examination) []Finding {
+func masterKey(ctx context.Context, e *examination) []Finding {
 	const part = "master key"
 	if !e.cfg.MasterKey.IsSet() {
 		if _, err := os.Stat(e.cfg.MasterKeyFile); errors.Is(err, fs.ErrNotExist) {
 			return one(part, Skipped, "", "there is none yet; the first start makes %s", e.cfg.MasterKeyFile)
 		}
 	}
-	s, err := seal.Open(e.cfg.MasterKey.Reveal(), e.cfg.MasterKeyFile)
+	s, err := masterkey.Open(ctx, e.cfg)
 	if err != nil {
 		return one(part, Failed, "put the key back from where you keep it: what it sealed can't be opened without", "%v", err)
 	}

@@ -28,6 +28,7 @@ import (
 	"ambit.dev/ambit/internal/egress"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/idempotency"
+	"ambit.dev/ambit/internal/masterkey"
 	"ambit.dev/ambit/internal/postgres"
 	"ambit.dev/ambit/internal/ratelimit"
 	"ambit.dev/ambit/internal/receipt"
@@ -87,13 +88,13 @@ func Passwords(s *seal.Sealer) postgres.Passwords {
 }
 
 // OpenSealer opens the master key that the configuration names.
-func OpenSealer(cfg config.Config) (*seal.Sealer, error) {
-	return seal.Open(string(cfg.MasterKey), cfg.MasterKeyFile)
+func OpenSealer(ctx context.Context, cfg config.Config) (*seal.Sealer, error) {
+	return masterkey.Open(ctx, cfg)
 }
 
 // Migrate brings Postgres to the newest schema.
 func Migrate(ctx context.Context, cfg config.Config, log *slog.Logger) error {
-	sealer, err := OpenSealer(cfg)
+	sealer, err := OpenSealer(ctx, cfg)
 	if err != nil {
 		return err
 	}
@@ -139,7 +140,7 @@ func (d *Domains) open(ctx context.Context, role Role) (err error) {
 	if !d.Config.PostgresURL.IsSet() || !d.Config.ClickHouseURL.IsSet() || !d.Config.NomadAddr.IsSet() {
 		return errors.New("serve needs AMBIT_POSTGRES_URL, AMBIT_CLICKHOUSE_URL and AMBIT_NOMAD_ADDR; 'ambit up' starts these engines and sets them")
 	}
-	if d.Sealer, err = OpenSealer(d.Config); err != nil {
+	if d.Sealer, err = OpenSealer(ctx, d.Config); err != nil {
 		return err
 	}
 	d.DB, err = postgres.Open(ctx, postgres.Config{

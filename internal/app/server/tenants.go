@@ -17,7 +17,7 @@ func OpenTenants(ctx context.Context, cfg config.Config, log *slog.Logger) (*Dom
 	}
 	d := &Domains{Config: cfg, Log: log, Clock: clock.System()}
 	var err error
-	if d.Sealer, err = OpenSealer(cfg); err != nil {
+	if d.Sealer, err = OpenSealer(ctx, cfg); err != nil {
 		return nil, nil, err
 	}
 	if d.DB, err = postgres.Open(ctx, postgres.Config{OwnerURL: string(cfg.PostgresURL), Passwords: Passwords(d.Sealer), MaxConns: 4}); err != nil {
