@@ -52,8 +52,6 @@ func read(ctx context.Context, keeper *secrets.Keeper, cfg config.Config) (strin
 			return "", err
 		}
 		raw, err = os.ReadFile(cfg.MasterKeyFile)
-	} else if err == nil && cfg.MasterKey.IsSet() {
-		return "", fmt.Errorf("AMBIT_MASTER_KEY is set beside AMBIT_MASTER_KEY_URL, and %s holds an encrypted key already: unset AMBIT_MASTER_KEY, or put the file aside to have that key encrypted", cfg.MasterKeyFile)
 	}
 	if err != nil {
 		return "", fmt.Errorf("read the encrypted master key: %w", err)
@@ -69,6 +67,10 @@ func read(ctx context.Context, keeper *secrets.Keeper, cfg config.Config) (strin
 	text, err := keeper.Decrypt(ctx, sealed)
 	if err != nil {
 		return "", fmt.Errorf("the key management service did not decrypt the master key: %w", err)
+	}
+	// The same one may still be set, as for the other processes of the start that encrypted it.
+	if given := strings.TrimSpace(cfg.MasterKey.Reveal()); given != "" && given != strings.TrimSpace(string(text)) {
+		return "", fmt.Errorf("AMBIT_MASTER_KEY is not the key that %s holds: unset it, or put the file aside to have that key encrypted", cfg.MasterKeyFile)
 	}
 	return string(text), nil
 }
