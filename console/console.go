@@ -16,6 +16,7 @@ import (
 	"ambit.dev/ambit/console/account"
 	consoleagents "ambit.dev/ambit/console/agents"
 	"ambit.dev/ambit/console/ambit"
+	"ambit.dev/ambit/console/approvals"
 	"ambit.dev/ambit/console/budgets"
 	"ambit.dev/ambit/console/gallery"
 	consoleidentity "ambit.dev/ambit/console/identity"
@@ -150,6 +151,7 @@ func registerProject(g *echo.Group, d Deps) {
 	(&consoleagents.Handler{DB: d.DB, Agents: d.Agents, Policies: d.Policies, Models: d.Models, Tools: d.Tools}).Register(g)
 	(&playground.Handler{DB: d.DB, Agents: d.Agents, Sessions: d.Sessions, Shown: shown, Tools: d.Tools, APIURL: d.APIURL}).Register(g)
 	(&traces.Handler{DB: d.DB, Agents: d.Agents, Traces: d.Traces, Log: d.Log}).Register(g)
+	(&approvals.Handler{DB: d.DB, Tenants: d.Tenants, Sessions: d.Sessions, StepUp: d.StepUp, Tools: d.toolNames()}).Register(g)
 	(&budgets.Handler{DB: d.DB, Tenants: d.Tenants, Agents: d.Agents}).Register(g)
 	(&usage.Handler{DB: d.DB, Agents: d.Agents}).Register(g)
 	(&ledger.Handler{DB: d.DB}).Register(g)

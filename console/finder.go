@@ -10,6 +10,7 @@ import (
 	"ambit.dev/ambit/agents"
 	"ambit.dev/ambit/billing"
 	"ambit.dev/ambit/console/page"
+	"ambit.dev/ambit/governance/approval"
 	"ambit.dev/ambit/internal/fault"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/postgres"
@@ -62,6 +63,10 @@ func neededFor(wanted string) tenants.Permission {
 		return tenants.ProjectsRead
 	case id.Budget("").Prefix():
 		return tenants.BudgetsRead
+	case id.Approval("").Prefix():
+		return tenants.ApprovalsRead
+	case id.ApprovalRule("").Prefix():
+		return tenants.ApprovalRulesRead
 	case id.Webhook("").Prefix():
 		return tenants.WebhooksRead
 	default:
@@ -88,6 +93,9 @@ func (f *finder) find(ctx context.Context, org id.Org, wanted string) (project i
 	}
 	if w, parseErr := id.Parse[id.Webhook](wanted); parseErr == nil {
 		return f.findWebhook(ctx, org, w)
+	}
+	if r, parseErr := id.Parse[id.ApprovalRule](wanted); parseErr == nil {
+		return f.findApprovalRule(ctx, org, r)
 	}
 	err = f.db.InTx(ctx, org, func(tx pgx.Tx) error {
 		project, to, err = f.findTx(ctx, tx, org, wanted)
@@ -122,6 +130,19 @@ func (f *finder) findWebhook(ctx context.Context, org id.Org, webhook id.Webhook
 	return found.Project, target{path: []string{"webhooks", string(webhook)}}, err
 }
 
+// findApprovalRule: the rules stand on one page, the whole organisation's.
+func (f *finder) findApprovalRule(ctx context.Context, org id.Org, rule id.ApprovalRule) (id.Project, target, error) {
+	err := f.db.InTx(ctx, org, func(tx pgx.Tx) error {
+		_, err := f.sessions.Approvals().GetRule(ctx, tx, org, rule)
+		return err
+	})
+	if err != nil {
+		return "", target{}, err
+	}
+	first, err := f.firstProject(ctx, org)
+	return first, target{path: []string{"approvals", "rules"}}, err
+}
+
 func (f *finder) firstProject(ctx context.Context, org id.Org) (id.Project, error) {
 	projects, err := f.tenants.ListProjects(ctx, org, tenants.ListProjects{OldestFirst: true, Limit: 1})
 	if err != nil {
@@ -134,6 +155,10 @@ func (f *finder) firstProject(ctx context.Context, org id.Org) (id.Project, erro
 }
 
 func (f *finder) findTx(ctx context.Context, tx pgx.Tx, org id.Org, wanted string) (id.Project, target, error) {
+	if a, err := id.Parse[id.Approval](wanted); err == nil {
+		got, err := approval.Get(ctx, tx, org, a)
+		return got.Project, target{path: []string{"approvals"}, query: "?open=" + wanted}, err
+	}
 	if a, err := id.Parse[id.Agent](wanted); err == nil {
 		got, err := f.agents.Get(ctx, tx, org, a)
 		return got.Project, target{path: []string{"agents", wanted}}, err

@@ -24,9 +24,12 @@ type navGroup struct {
 
 // navigation lists what is built. What is not built yet is absent, not greyed out.
 var navigation = []navGroup{
-	{Items: []navItem{{Key: "overview", Label: "Overview", Icon: "overview", Go: "o", Phone: true}}},
+	{Items: []navItem{
+		{Key: "overview", Label: "Overview", Icon: "overview", Go: "o", Phone: true},
+		{Key: "approvals", Label: "Approvals", Icon: "hand", Go: "v", Parts: []string{"approvals"}, Needs: []tenants.Permission{tenants.ApprovalsRead}, Phone: true},
+	}},
 	{Title: "Build", Items: []navItem{
-		{Key: "agents", Label: "Agents", Icon: "agent", Go: "a", Parts: []string{"agents"}, Needs: []tenants.Permission{tenants.AgentsRead}, Phone: true},
+		{Key: "agents", Label: "Agents", Icon: "agent", Go: "a", Parts: []string{"agents"}, Needs: []tenants.Permission{tenants.AgentsRead}},
 		{Key: "playground", Label: "Playground", Icon: "playground", Go: "p", Parts: []string{"playground"}, Needs: []tenants.Permission{tenants.SessionsRead}},
 	}},
 	{Title: "Run", Items: []navItem{

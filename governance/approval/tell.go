@@ -69,16 +69,12 @@ func (s *Service) Tell(ctx context.Context, tx pgx.Tx, org id.Org, approval id.A
 	for _, l := range lately {
 		asks[id.User(l.UserID)] = l.Asks
 	}
-	slug, err := q.SlugOf(ctx, string(org))
-	if err != nil {
-		return fmt.Errorf("read the organisation's address: %w", err)
-	}
 	for _, m := range people.couldDecide(&a, a.Stage, a.Escalated) {
 		if m.away { // whoever decides in their place is told
 			continue
 		}
 		if asks[m.user] >= int64(settings.AsksPerDay) {
-			if err := s.tellOwners(ctx, tx, &a, people, m, settings.AsksPerDay, slug, now); err != nil {
+			if err := s.tellOwners(ctx, tx, &a, people, m, settings.AsksPerDay, now); err != nil {
 				return err
 			}
 			continue
@@ -86,7 +82,7 @@ func (s *Service) Tell(ctx context.Context, tx pgx.Tx, org id.Org, approval id.A
 		if err := q.InsertAsk(ctx, approvaldb.InsertAskParams{OrgID: string(org), ApprovalID: string(approval), UserID: string(m.user), Stage: int32(stage), At: now}); err != nil { //nolint:gosec // a few
 			return fmt.Errorf("note who was asked: %w", err)
 		}
-		if err := s.send(ctx, tx, m, askMail(&a, m, org, stage, s.public+"/o/"+slug+"/approvals?open="+string(a.ID))); err != nil {
+		if err := s.send(ctx, tx, m, askMail(&a, m, org, stage, s.public+"/x/"+string(a.ID))); err != nil {
 			return err
 		}
 	}
@@ -104,7 +100,7 @@ func (s *Service) send(ctx context.Context, tx pgx.Tx, to *member, mail notifica
 }
 
 // tellOwners tells whoever answers for the rules; for the platform's own, the organisation's owners.
-func (s *Service) tellOwners(ctx context.Context, tx pgx.Tx, a *Approval, people people, asked *member, most int, slug string, now time.Time) error {
+func (s *Service) tellOwners(ctx context.Context, tx pgx.Tx, a *Approval, people people, asked *member, most int, now time.Time) error {
 	for _, r := range a.Demand.Rules {
 		for i := range people {
 			m := &people[i]
@@ -114,7 +110,7 @@ func (s *Service) tellOwners(ctx context.Context, tx pgx.Tx, a *Approval, people
 			err := s.send(ctx, tx, m, notifications.Mail{
 				Kind: "approval_limit", To: m.email, Subject: oneLine("The approval rule " + r.Name + " asks too often"),
 				Text: fmt.Sprintf("%s was asked for %d approvals within 24 hours, and is sent no more of them today. The rule “%s” asks about %s.\n\nPeople who are asked all the time approve everything. Narrow the rule, name more people, or let what is always approved go without asking:\n\n%s\n",
-					asked.label(), most, r.Name, r.Words, s.public+"/o/"+slug+"/approvals/rules"),
+					asked.label(), most, r.Name, r.Words, s.rulesLink(r.ID)),
 				Once: string(a.Org) + "/approval_limit/" + string(r.ID) + "/" + string(asked.user) + "/" + now.Format("2006-01-02") + "/" + string(m.user),
 			})
 			if err != nil {
@@ -123,6 +119,14 @@ func (s *Service) tellOwners(ctx context.Context, tx pgx.Tx, a *Approval, people
 		}
 	}
 	return nil
+}
+
+// rulesLink leads to the rules; the platform's own has no page of its own.
+func (s *Service) rulesLink(rule id.ApprovalRule) string {
+	if rule == Taint {
+		return s.public + "/home"
+	}
+	return s.public + "/x/" + string(rule)
 }
 
 func askMail(a *Approval, to *member, org id.Org, stage int, link string) notifications.Mail {

@@ -139,9 +139,6 @@ DELETE FROM approval_absences WHERE org_id = @org_id AND user_id = @user_id;
 -- name: Absences :many
 SELECT * FROM approval_absences WHERE org_id = @org_id AND ends_at > clock_timestamp() ORDER BY starts_at, user_id;
 
--- name: SlugOf :one
-SELECT slug FROM organizations WHERE id = @org_id;
-
 -- name: Clock :one
 -- Times are compared by the database's clock.
 SELECT clock_timestamp()::timestamptz;

@@ -1053,17 +1053,6 @@ func (q *Queries) Seen(ctx context.Context, arg SeenParams) (bool, error) {
 	return exists, err
 }
 
-const slugOf = `-- name: SlugOf :one
-SELECT slug FROM organizations WHERE id = $1
-`
-
-func (q *Queries) SlugOf(ctx context.Context, orgID string) (string, error) {
-	row := q.db.QueryRow(ctx, slugOf, orgID)
-	var slug string
-	err := row.Scan(&slug)
-	return slug, err
-}
-
 const sumOver = `-- name: SumOver :one
 SELECT coalesce(sum(amount_nanos), 0)::bigint FROM approval_sums WHERE org_id = $1 AND rule_id = $2 AND at > $3
 `
