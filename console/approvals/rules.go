@@ -277,6 +277,9 @@ func readRule(c echo.Context, r approval.Rule) (approval.Rule, ui.Problems) {
 		return &n
 	}
 	span := func(name string) time.Duration {
+		if c.FormValue(name) == "" {
+			return 24 * time.Hour
+		}
 		n, err := strconv.ParseFloat(c.FormValue(name), 64)
 		if err != nil || n <= 0 || n > 24*400 {
 			bad(name, "Write a number of hours.")
@@ -311,7 +314,11 @@ func readRule(c echo.Context, r approval.Rule) (approval.Rule, ui.Problems) {
 		for _, m := range members {
 			s.Members = append(s.Members, id.User(m))
 		}
-		s.Need, _ = strconv.Atoi(c.FormValue(need)) // what is no number is refused by the rule's own check
+		if text := c.FormValue(need); text != "" {
+			if s.Need, _ = strconv.Atoi(text); s.Need == 0 {
+				s.Need = -1 // what is no number is refused by the rule's own check
+			}
+		}
 		return s
 	}
 	r.Stages = []approval.Stage{stageOf(form["roles"], form["members"], "need", "within_hours")}
