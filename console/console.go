@@ -22,6 +22,7 @@ import (
 	consoleidentity "ambit.dev/ambit/console/identity"
 	"ambit.dev/ambit/console/keys"
 	"ambit.dev/ambit/console/ledger"
+	"ambit.dev/ambit/console/mandates"
 	"ambit.dev/ambit/console/members"
 	"ambit.dev/ambit/console/overview"
 	"ambit.dev/ambit/console/page"
@@ -35,6 +36,7 @@ import (
 	"ambit.dev/ambit/console/traces"
 	"ambit.dev/ambit/console/usage"
 	"ambit.dev/ambit/console/webhooks"
+	"ambit.dev/ambit/governance/mandate/register"
 	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/internal/apidoc"
 	"ambit.dev/ambit/internal/httpx"
@@ -58,6 +60,7 @@ type Deps struct {
 	Agents   *agents.Service
 	Sessions *scheduler.Service
 	Policies *policy.Service
+	Mandates *register.Service
 	Traces   *observability.Reader
 	Webhooks *notifications.Webhooks
 	// StepUp has people confirm dangerous acts; AgentKeys are what agents sign with.
@@ -87,7 +90,7 @@ const bodyLimit = "6M"
 
 // Register adds the console to e, which is the console's own: it also decides there what an error and an unknown address look like.
 func Register(e *echo.Echo, d Deps) error {
-	if d.DB == nil || d.Log == nil || d.Tenants == nil || d.Agents == nil || d.Sessions == nil || d.Policies == nil || d.Traces == nil || d.Webhooks == nil || d.Models == nil || d.StepUp == nil || d.AgentKeys == nil {
+	if d.DB == nil || d.Log == nil || d.Tenants == nil || d.Agents == nil || d.Sessions == nil || d.Policies == nil || d.Mandates == nil || d.Traces == nil || d.Webhooks == nil || d.Models == nil || d.StepUp == nil || d.AgentKeys == nil {
 		return errors.New("console: the database, a log, tenants, agents, sessions, policies, traces, webhooks, models, step-up and agents' keys are needed")
 	}
 	public, err := url.Parse(d.PublicURL)
@@ -131,7 +134,7 @@ func Register(e *echo.Echo, d Deps) error {
 		})
 	}
 	e.GET("/home", who.home, signedIn)
-	(&finder{tenants: d.Tenants, agents: d.Agents, sessions: d.Sessions, webhooks: d.Webhooks, db: d.DB}).register(e.Group("/x", signedIn))
+	(&finder{tenants: d.Tenants, mandates: d.Mandates, agents: d.Agents, sessions: d.Sessions, webhooks: d.Webhooks, db: d.DB}).register(e.Group("/x", signedIn))
 	registerProject(e.Group("/o/:org/p/:project", signedIn, who.place), d)
 	return nil
 }
@@ -158,6 +161,7 @@ func registerProject(g *echo.Group, d Deps) {
 	tools, models := d.toolNames(), d.modelNames
 	(&ambit.Handler{DB: d.DB, Agents: d.Agents, Policies: d.Policies, Tools: tools, Models: models}).Register(g)
 	(&permissions.Handler{DB: d.DB, Tenants: d.Tenants, Agents: d.Agents, Policies: d.Policies, Sessions: d.Sessions, Tools: tools, Models: models}).Register(g)
+	(&mandates.Handler{DB: d.DB, Agents: d.Agents, Mandates: d.Mandates, Sessions: d.Sessions, StepUp: d.StepUp, Issuer: d.PublicURL, Tools: tools}).Register(g)
 	(&consoleidentity.Handler{DB: d.DB, Agents: d.Agents, Tenants: d.Tenants, Keys: d.AgentKeys, StepUp: d.StepUp}).Register(g)
 	(&members.Handler{DB: d.DB, Tenants: d.Tenants}).Register(g)
 	(&webhooks.Handler{DB: d.DB, Webhooks: d.Webhooks}).Register(g)

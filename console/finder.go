@@ -11,6 +11,7 @@ import (
 	"ambit.dev/ambit/billing"
 	"ambit.dev/ambit/console/page"
 	"ambit.dev/ambit/governance/approval"
+	"ambit.dev/ambit/governance/mandate/register"
 	"ambit.dev/ambit/internal/fault"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/postgres"
@@ -26,6 +27,7 @@ type finder struct {
 	agents   *agents.Service
 	sessions *scheduler.Service
 	webhooks *notifications.Webhooks
+	mandates *register.Service
 	db       *postgres.DB
 }
 
@@ -69,6 +71,8 @@ func neededFor(wanted string) tenants.Permission {
 		return tenants.ApprovalRulesRead
 	case id.Webhook("").Prefix():
 		return tenants.WebhooksRead
+	case id.Mandate("").Prefix():
+		return tenants.MandatesRead
 	default:
 		return tenants.SessionsRead
 	}
@@ -80,6 +84,14 @@ type target struct {
 }
 
 func (f *finder) find(ctx context.Context, org id.Org, wanted string) (project id.Project, to target, err error) {
+	if m, parseErr := id.Parse[id.Mandate](wanted); parseErr == nil {
+		err = f.db.InTx(ctx, org, func(tx pgx.Tx) error {
+			found, err := f.mandates.Get(ctx, tx, org, m)
+			project = found.Project
+			return err
+		})
+		return project, target{path: []string{"mandates", wanted}}, err
+	}
 	if s, parseErr := id.Parse[id.Session](wanted); parseErr == nil {
 		got, err := f.sessions.Get(ctx, org, s)
 		return got.Project, target{path: []string{"sessions", wanted}}, err

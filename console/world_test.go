@@ -24,6 +24,7 @@ import (
 	"ambit.dev/ambit/console"
 	consoleagents "ambit.dev/ambit/console/agents"
 	"ambit.dev/ambit/governance/gate"
+	"ambit.dev/ambit/governance/mandate/register"
 	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/internal/apidoc"
 	"ambit.dev/ambit/internal/clickhouse/clickhousetest"
@@ -60,6 +61,7 @@ type world struct {
 	policies  *policy.Service
 	webhooks  *notifications.Webhooks
 	stepUp    *identity.StepUp
+	mandates  *register.Service
 	agentKeys *identity.AgentKeys
 	server    *httptest.Server
 	routes    []*echo.Route
@@ -115,7 +117,8 @@ func newWorld(t *testing.T) *world {
 	listener.Start(t.Context())
 	t.Cleanup(listener.Stop)
 	previews := scheduler.NewPreviews("", nil)
-	w.sessions = scheduler.NewService(scheduler.Deps{DB: w.db, Agents: w.agents, Gate: g, Listener: listener, Previews: previews, Tools: tools, Signer: signer{}, Clock: clock.System(), Log: log})
+	w.mandates = register.New(w.agentKeys, ring, clock.System())
+	w.sessions = scheduler.NewService(scheduler.Deps{Mandates: w.mandates, DB: w.db, Agents: w.agents, Gate: g, Listener: listener, Previews: previews, Tools: tools, Signer: signer{}, Clock: clock.System(), Log: log})
 	t.Cleanup(w.sessions.Stop)
 	runner := scheduler.NewRunner(scheduler.RunnerDeps{
 		DB: w.db, Gate: g, Models: gateway, Tools: tools, Listener: listener, Previews: previews, Clock: clock.System(), Log: log,
@@ -145,7 +148,7 @@ func newWorld(t *testing.T) *world {
 		toolList = append(toolList, consoleagents.Tool{Name: d.Name, Description: d.Description})
 	}
 	require.NoError(t, console.Register(e, console.Deps{
-		DB: w.db, Log: log, PublicURL: w.URL, APIURL: w.URL, Tenants: w.tenants, Agents: w.agents, Sessions: w.sessions, Policies: w.policies, Traces: observability.NewReader(traces), Webhooks: w.webhooks,
+		DB: w.db, Log: log, PublicURL: w.URL, APIURL: w.URL, Tenants: w.tenants, Agents: w.agents, Sessions: w.sessions, Policies: w.policies, Mandates: w.mandates, Traces: observability.NewReader(traces), Webhooks: w.webhooks,
 		StepUp: w.stepUp, AgentKeys: w.agentKeys,
 		Models: func(context.Context) []consoleagents.Model {
 			return []consoleagents.Model{{ID: "ambit/scripted", Provider: "Built in", Note: "no language model"}}

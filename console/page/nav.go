@@ -37,6 +37,7 @@ var navigation = []navGroup{
 		{Key: "traces", Label: "Traces", Icon: "trace", Go: "t", Parts: []string{"traces"}, Needs: []tenants.Permission{tenants.TracesRead}},
 	}},
 	{Title: "Govern", Items: []navItem{
+		{Key: "mandates", Label: "Mandates", Icon: "mandate", Go: "d", Parts: []string{"mandates"}, Needs: []tenants.Permission{tenants.MandatesRead}},
 		{Key: "permissions", Label: "Permissions", Icon: "shield", Go: "r", Parts: []string{"permissions"}, Needs: []tenants.Permission{tenants.PermissionsRead, tenants.AgentsRead}},
 		{Key: "identity", Label: "Identity", Icon: "fingerprint", Go: "i", Parts: []string{"identity"}, Needs: []tenants.Permission{tenants.AgentsRead}},
 		{Key: "members", Label: "Members", Icon: "user", Go: "m", Parts: []string{"members"}, Needs: []tenants.Permission{tenants.MembersRead}},

@@ -21,7 +21,7 @@ func (s *Server) consoleHandler(metrics *httpx.Metrics, surface func() *api.API)
 	public := strings.TrimRight(s.Config.PublicURL.Reveal(), "/")
 	err := console.Register(e, console.Deps{
 		DB: s.DB, Log: s.Log, PublicURL: public, APIURL: public,
-		Tenants: s.Tenants, Agents: s.Agents, Sessions: s.Sessions, Policies: s.Policies, Traces: s.Traces, Webhooks: s.Webhooks, StepUp: s.StepUp, AgentKeys: s.AgentKeys, Sandboxes: s.Sandboxes, Drain: s.drain,
+		Tenants: s.Tenants, Agents: s.Agents, Sessions: s.Sessions, Policies: s.Policies, Mandates: s.Mandates, Traces: s.Traces, Webhooks: s.Webhooks, StepUp: s.StepUp, AgentKeys: s.AgentKeys, Sandboxes: s.Sandboxes, Drain: s.drain,
 		Models: s.consoleModels, Tools: s.consoleTools(),
 		ErrorTypes: api.ErrorTypes(), Reference: surface().Reference,
 		Banner: s.banner(), Components: true,
