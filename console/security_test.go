@@ -46,9 +46,10 @@ func TestNothingOfAnotherOrganisationCanBeSeen(t *testing.T) {
 	hook, sent := w.webhook(t, ada, "https://hooks.example.com/secret-path")
 	theirs[":webhook"], theirs[":delivery"] = string(hook), string(sent)
 	_, enrolled := w.passkey(t, ada, "laptop")
+	theirs[":mandate"] = string(w.draft(t, ada, agent.ID))
 	theirs[":kid"], theirs[":passkey"] = w.keyOf(t, ada, agent.ID), string(enrolled.Passkey.ID)
 	never := map[string]string{
-		":kid": "x", ":passkey": string(id.New[id.Passkey]()),
+		":kid": "x", ":passkey": string(id.New[id.Passkey]()), ":mandate": string(id.New[id.Mandate]()),
 		":agent": string(id.New[id.Agent]()), ":session": string(id.New[id.Session]()), ":key": string(id.New[id.Key]()), ":sign_in": string(id.New[id.SignIn]()),
 		":id": string(id.New[id.Session]()), ":slug": "y", ":seq": "1", ":stop": string(id.New[id.Stop]()), ":budget": string(id.New[id.Budget]()),
 		":member": string(id.New[id.Member]()), ":invitation": string(id.New[id.Invitation]()), ":role": string(id.New[id.Role]()), ":rule": string(id.New[id.Permission]()),
@@ -262,7 +263,7 @@ func TestARoleOfTheOrganisationsOwnAllowsWhatItNamesAndNoMore(t *testing.T) {
 		"GET /settings/recovery-codes":            "one's own account",
 		"POST /settings/recovery-codes":           "one's own account",
 	}
-	values := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": "key_x", ":seq": "1", ":sign_in": "x", ":stop": "sto_x", ":budget": "bud_x", ":member": "mem_x", ":invitation": "inv_x", ":role": "rol_x", ":rule": "per_x", ":webhook": "whk_x", ":delivery": "dlv_x", ":kid": "x", ":passkey": "psk_x"}
+	values := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": "key_x", ":seq": "1", ":sign_in": "x", ":stop": "sto_x", ":budget": "bud_x", ":member": "mem_x", ":invitation": "inv_x", ":role": "rol_x", ":rule": "per_x", ":webhook": "whk_x", ":delivery": "dlv_x", ":kid": "x", ":passkey": "psk_x", ":mandate": "mnd_x"}
 	refused := 0
 	for _, r := range w.routes {
 		rest, ofProject := strings.CutPrefix(r.Path, "/o/:org/p/:project")

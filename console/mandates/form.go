@@ -135,7 +135,7 @@ type formView struct {
 }
 
 func (v formView) most(n *money.Nanos) templ.Attributes {
-	a := templ.Attributes{"inputmode": "decimal", "autocomplete": "off", "type": "number", "step": "any", "min": "0"}
+	a := templ.Attributes{"inputmode": "decimal", "autocomplete": "off", "step": "any", "min": "0"}
 	if n != nil {
 		a["max"], a["required"] = n.Decimal(), true
 	}
@@ -198,7 +198,7 @@ func (v formView) depths() []ui.Option {
 }
 
 func (v formView) sessions() templ.Attributes {
-	a := templ.Attributes{"inputmode": "numeric", "type": "number", "min": "1", "step": "1"}
+	a := templ.Attributes{"inputmode": "numeric", "min": "1", "step": "1"}
 	if v.Parent != nil && v.Parent.Sessions != nil {
 		a["max"], a["required"] = strconv.FormatInt(*v.Parent.Sessions, 10), true
 	}

@@ -1155,7 +1155,7 @@ func Revoke(v revokeView) templ.Component {
 					return templ_7745c5c3_Err
 				}
 				if len(v.Working) == 0 {
-					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 92, "<p class=\"muted\">Nothing works under them now.</p>")
+					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 92, "<p class=\"muted\">Nothing has to be stopped.</p>")
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
@@ -1264,7 +1264,10 @@ func fallTitle(n int) string {
 }
 
 func workTitle(n int) string {
-	if n == 1 {
+	switch n {
+	case 0:
+		return "No session is under them"
+	case 1:
 		return "One session has not ended"
 	}
 	return ui.Count(int64(n)) + " sessions have not ended"
@@ -1311,7 +1314,7 @@ func Form(v formView) templ.Component {
 			var templ_7745c5c3_Var48 templ.SafeURL
 			templ_7745c5c3_Var48, templ_7745c5c3_Err = templ.JoinURLErrs(templ.SafeURL(v.Action))
 			if templ_7745c5c3_Err != nil {
-				return templ.Error{Err: templ_7745c5c3_Err, FileName: `console/mandates/page.templ`, Line: 368, Col: 74}
+				return templ.Error{Err: templ_7745c5c3_Err, FileName: `console/mandates/page.templ`, Line: 371, Col: 74}
 			}
 			_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var48))
 			if templ_7745c5c3_Err != nil {
@@ -1324,7 +1327,7 @@ func Form(v formView) templ.Component {
 			var templ_7745c5c3_Var49 string
 			templ_7745c5c3_Var49, templ_7745c5c3_Err = templ.JoinStringErrs(v.Title)
 			if templ_7745c5c3_Err != nil {
-				return templ.Error{Err: templ_7745c5c3_Err, FileName: `console/mandates/page.templ`, Line: 371, Col: 18}
+				return templ.Error{Err: templ_7745c5c3_Err, FileName: `console/mandates/page.templ`, Line: 374, Col: 18}
 			}
 			_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var49))
 			if templ_7745c5c3_Err != nil {
@@ -1337,7 +1340,7 @@ func Form(v formView) templ.Component {
 			var templ_7745c5c3_Var50 string
 			templ_7745c5c3_Var50, templ_7745c5c3_Err = templ.JoinStringErrs(v.Text)
 			if templ_7745c5c3_Err != nil {
-				return templ.Error{Err: templ_7745c5c3_Err, FileName: `console/mandates/page.templ`, Line: 372, Col: 16}
+				return templ.Error{Err: templ_7745c5c3_Err, FileName: `console/mandates/page.templ`, Line: 375, Col: 16}
 			}
 			_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var50))
 			if templ_7745c5c3_Err != nil {
@@ -1359,7 +1362,7 @@ func Form(v formView) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = ui.Input(ui.Field{Name: "total", Label: "In all", Value: v.Form.Total, Before: "$", Placeholder: "50.00", Optional: v.total() == nil, Help: v.atMost(v.total()), Error: v.Problems.For("total"), Attrs: v.most(v.total())}).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Input(ui.Field{Name: "total", Type: "number", Label: "In all", Value: v.Form.Total, Before: "$", Placeholder: "50.00", Optional: v.total() == nil, Help: v.atMost(v.total()), Error: v.Problems.For("total"), Attrs: v.most(v.total())}).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -1367,7 +1370,7 @@ func Form(v formView) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = ui.Input(ui.Field{Name: "each", Label: "In each period", Value: v.Form.Each, Before: "$", Placeholder: "5.00", Optional: v.each() == nil, Help: v.atMost(v.each()), Error: v.Problems.For("each"), Attrs: v.most(v.each())}).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Input(ui.Field{Name: "each", Type: "number", Label: "In each period", Value: v.Form.Each, Before: "$", Placeholder: "5.00", Optional: v.each() == nil, Help: v.atMost(v.each()), Error: v.Problems.For("each"), Attrs: v.most(v.each())}).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -1379,7 +1382,7 @@ func Form(v formView) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = ui.Input(ui.Field{Name: "per_action", Label: "An action at most", Value: v.Form.PerAction, Before: "$", Placeholder: "5.00", Optional: v.perAction() == nil, Help: v.atMost(v.perAction()), Error: v.Problems.For("per_action"), Attrs: v.most(v.perAction())}).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Input(ui.Field{Name: "per_action", Type: "number", Label: "An action at most", Value: v.Form.PerAction, Before: "$", Placeholder: "5.00", Optional: v.perAction() == nil, Help: v.atMost(v.perAction()), Error: v.Problems.For("per_action"), Attrs: v.most(v.perAction())}).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -1403,7 +1406,7 @@ func Form(v formView) templ.Component {
 				var templ_7745c5c3_Var51 string
 				templ_7745c5c3_Var51, templ_7745c5c3_Err = templ.JoinStringErrs(msg)
 				if templ_7745c5c3_Err != nil {
-					return templ.Error{Err: templ_7745c5c3_Err, FileName: `console/mandates/page.templ`, Line: 389, Col: 17}
+					return templ.Error{Err: templ_7745c5c3_Err, FileName: `console/mandates/page.templ`, Line: 392, Col: 17}
 				}
 				_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var51))
 				if templ_7745c5c3_Err != nil {
@@ -1446,7 +1449,7 @@ func Form(v formView) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Err = ui.Input(ui.Field{Name: "sessions", Label: "Sessions", Value: v.Form.Sessions, Optional: true, Help: "How many may be begun under it.", Error: v.Problems.For("sessions"), Attrs: v.sessions()}).Render(ctx, templ_7745c5c3_Buffer)
+			templ_7745c5c3_Err = ui.Input(ui.Field{Name: "sessions", Type: "number", Label: "Sessions", Value: v.Form.Sessions, Optional: true, Help: "How many may be begun under it.", Error: v.Problems.For("sessions"), Attrs: v.sessions()}).Render(ctx, templ_7745c5c3_Buffer)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
@@ -1465,7 +1468,7 @@ func Form(v formView) templ.Component {
 			var templ_7745c5c3_Var52 string
 			templ_7745c5c3_Var52, templ_7745c5c3_Err = templ.JoinStringErrs(v.Form.From)
 			if templ_7745c5c3_Err != nil {
-				return templ.Error{Err: templ_7745c5c3_Err, FileName: `console/mandates/page.templ`, Line: 407, Col: 55}
+				return templ.Error{Err: templ_7745c5c3_Err, FileName: `console/mandates/page.templ`, Line: 410, Col: 55}
 			}
 			_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var52))
 			if templ_7745c5c3_Err != nil {

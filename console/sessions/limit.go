@@ -40,6 +40,10 @@ func (h *Handler) limitOf(ctx context.Context, p page.Place, s journal.Session) 
 		if p.Can(tenants.LedgerRead) {
 			l.Link, l.Href = "Look at the ledger", p.Path("ledger")
 		}
+	case "mandate":
+		if s.StopReason.ScopeID != "" && p.Can(tenants.MandatesRead) {
+			l.Link, l.Href = "Look at the mandate “"+s.StopReason.ScopeName+"”", p.Path("mandates", s.StopReason.ScopeID)
+		}
 	case "budget":
 		of, name := s.StopReason.ScopeID, s.StopReason.ScopeName
 		if of == "" {

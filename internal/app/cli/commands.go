@@ -18,7 +18,7 @@ import (
 
 // Commands are the commands of whoever uses an Ambit.
 func Commands() []*cobra.Command {
-	return []*cobra.Command{loginCommand(), agentsCommand(), invokeCommand(), quoteCommand(), sessionsCommand(), logsCommand(), stopCommand(), receiptCommand()}
+	return []*cobra.Command{loginCommand(), agentsCommand(), invokeCommand(), quoteCommand(), sessionsCommand(), logsCommand(), stopCommand(), receiptCommand(), mandateCommand()}
 }
 
 // withClient runs fn with a client of the login, until it is done or the person has had enough (Ctrl-C).
