@@ -339,7 +339,7 @@ func TestTheAgentsIdentityIsShownWhereItWasNamed(t *testing.T) {
 	refused := func(o builtin.Outside, arguments m, why string) {
 		res, err := send(o, arguments)
 		require.NoError(t, err)
-		require.True(t, res.IsError)
+		require.True(t, res.IsError, "not refused: %s", why)
 		require.Contains(t, res.Text, why)
 		require.Len(t, seen, 2, "nothing was sent")
 	}

@@ -298,7 +298,7 @@ func TestOneAnswerSentTwiceAtOnceCountsOnce(t *testing.T) {
 		}
 		requireCode(t, "challenge_used", err)
 	}
-	require.Equal(t, 1, good)
+	require.Equal(t, 1, good, "an answer counts once")
 }
 
 func TestAnEnrolmentIsOnesOwnAndOnce(t *testing.T) {
