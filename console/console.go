@@ -124,7 +124,7 @@ func Register(e *echo.Echo, d Deps) error {
 	e.Use(page.Secure, middleware.GzipWithConfig(middleware.GzipConfig{Skipper: unpressed, MinLength: 1400}), middleware.BodyLimit(bodyLimit), sameOrigin, who.load)
 
 	open := e.Group("")
-	(&account.Handler{Tenants: d.Tenants, Cookies: cookies}).Register(open)
+	(&account.Handler{Tenants: d.Tenants, Cookies: cookies, StepUp: d.StepUp}).Register(open)
 	if d.Reference != nil {
 		(&reference.Handler{ErrorTypes: d.ErrorTypes, Reference: d.Reference}).Register(open)
 	}

@@ -1,20 +1,26 @@
 package account
 
 import (
+	"context"
+	"encoding/json"
 	"net/http"
 	"net/url"
 
 	"github.com/labstack/echo/v4"
 
+	"ambit.dev/ambit/console/confirm"
 	"ambit.dev/ambit/console/page"
 	"ambit.dev/ambit/console/ui"
+	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/tenants"
+	"ambit.dev/ambit/tenants/identity"
 )
 
 // Handler serves the pages about accounts.
 type Handler struct {
 	Tenants *tenants.Service
 	Cookies Cookies
+	StepUp  *identity.StepUp
 }
 
 // Register adds the pages to the console's routes.
@@ -24,6 +30,7 @@ func (h *Handler) Register(g *echo.Group) {
 	g.POST("/sign-up", h.signUp)
 	g.GET("/sign-in", h.signInForm)
 	g.POST("/sign-in", h.signIn)
+	g.POST("/sign-in/passkey", h.signInWithPasskey)
 	g.POST("/sign-out", h.signOut)
 	g.GET("/check-mail", h.checkMail)
 	g.POST("/check-mail", h.resend)
@@ -98,16 +105,41 @@ func (h *Handler) signInForm(c echo.Context) error {
 	if already(c) {
 		return page.Redirect(c, next(c))
 	}
-	return page.Render(c, http.StatusOK, SignIn(page.NewFrame(c, "", "Sign in"), signInView{Next: c.QueryParam("next"), Email: c.QueryParam("email"), MailEnabled: h.Tenants.MailEnabled()}))
+	return h.drawSignIn(c, http.StatusOK, signInView{Next: c.QueryParam("next"), Email: c.QueryParam("email")})
+}
+
+func (h *Handler) drawSignIn(c echo.Context, status int, v signInView) (err error) {
+	v.MailEnabled = h.Tenants.MailEnabled()
+	if rp := h.StepUp.RelyingParty(); rp.Usable {
+		if v.Elsewhere = confirm.Elsewhere(c, rp); v.Elsewhere != "" {
+			v.Elsewhere = rp.Origin + "/sign-in"
+		} else if v.Passkey, err = h.StepUp.SignInOptions(); err != nil {
+			return err
+		}
+	}
+	return page.Render(c, status, SignIn(page.NewFrame(c, "", "Sign in"), v))
+}
+
+func (h *Handler) signInWithPasskey(c echo.Context) error {
+	in, err := h.Tenants.SignInWithPasskey(c.Request().Context(), origin(c), func(ctx context.Context) (id.User, error) {
+		return h.StepUp.WhoSignsIn(ctx, json.RawMessage(c.FormValue("passkey_answer")))
+	})
+	if err != nil {
+		return h.refused(c, err, func(p ui.Problems, status int) error {
+			return h.drawSignIn(c, status, signInView{Next: c.FormValue("next"), Problems: p})
+		})
+	}
+	h.Cookies.set(c, in)
+	return page.Redirect(c, next(c))
 }
 
 func (h *Handler) signIn(c echo.Context) error {
-	v := signInView{Email: c.FormValue("email"), Next: c.FormValue("next"), MailEnabled: h.Tenants.MailEnabled()}
+	v := signInView{Email: c.FormValue("email"), Next: c.FormValue("next")}
 	in, err := h.Tenants.SignIn(c.Request().Context(), tenants.Credentials{Email: v.Email, Password: c.FormValue("password"), Origin: origin(c)})
 	if err != nil {
 		return h.refused(c, err, func(p ui.Problems, status int) error {
 			v.Problems = p
-			return page.Render(c, status, SignIn(page.NewFrame(c, "", "Sign in"), v))
+			return h.drawSignIn(c, status, v)
 		})
 	}
 	h.Cookies.set(c, in)

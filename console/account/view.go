@@ -19,6 +19,9 @@ type signUpView struct {
 
 type signInView struct {
 	Email, Next string
+	// Passkey are the options that any passkey for this site may answer; Elsewhere is where passkeys work, if not here.
+	Passkey     []byte
+	Elsewhere   string
 	MailEnabled bool
 	Problems    ui.Problems
 }

@@ -43,7 +43,7 @@ func compare(a, b journal.Definition) []change {
 		{Label: "Model", Before: a.Model, After: b.Model},
 		{Label: "Tools", Before: toolsText(a.Tools), After: toolsText(b.Tools)},
 		{Label: "Hosts that it may reach", Before: toolsText(a.Network.AllowedHosts), After: toolsText(b.Network.AllowedHosts)},
-		{Label: "Hosts that are shown its identity", Before: toolsText(a.Network.IdentityHosts), After: toolsText(b.Network.IdentityHosts)},
+		{Label: "Identity shown to", Before: toolsText(a.Network.IdentityHosts), After: toolsText(b.Network.IdentityHosts)},
 		{Label: "Longest answer", Before: limitText(a.MaxTokens, "tokens"), After: limitText(b.MaxTokens, "tokens")},
 		{Label: "Price ceiling", Before: ceilingText(a), After: ceilingText(b)},
 		{Label: "Tokens of a session", Before: limitText(a.Limits.MaxTokens, "tokens"), After: limitText(b.Limits.MaxTokens, "tokens")},

@@ -103,7 +103,7 @@ func nounLabel(noun string) string {
 	return strings.ToUpper(noun[:1]) + noun[1:]
 }
 
-var verbWords = map[string]string{"read": "See", "write": "Change"}
+var verbWords = map[string]string{"read": "See", "write": "Change", "decide": "Decide"}
 
 func (h *Handler) newRole(c echo.Context) error {
 	return h.drawRole(c, 200, roleView{New: true}, nil)

@@ -57,7 +57,7 @@ func security(v view) templ.Component {
 				return templ_7745c5c3_Err
 			}
 		}
-		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 2, "<section><div class=\"section-head\"><h2>Passkeys</h2><p>A passkey confirms acts that matter: signing a mandate, loosening a rule. Once you have one, your password no longer does. Signing in stays as it is.</p></div>")
+		templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 2, "<section><div class=\"section-head\"><h2>Passkeys</h2><p>A passkey confirms acts that matter: signing a mandate, loosening a rule. Once you have one, your password no longer does. You can sign in with either.</p></div>")
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}

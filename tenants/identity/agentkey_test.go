@@ -321,3 +321,13 @@ func TestKeysArePublishedForEverybodyAndTellNothingElse(t *testing.T) {
 	require.False(t, identity.Serves("/agents/"+string(agent)))
 	require.False(t, identity.Serves("/agents/x/did.json"))
 }
+
+// exec changes the database past row-level security.
+func (f *fixture) exec(t *testing.T, statement string) {
+	t.Helper()
+	conn, err := pgx.Connect(t.Context(), f.owner)
+	require.NoError(t, err)
+	defer conn.Close(context.Background()) //nolint:errcheck // a test's own
+	_, err = conn.Exec(t.Context(), statement)
+	require.NoError(t, err)
+}

@@ -156,6 +156,9 @@ func (k *AgentKeys) careOnce(ctx context.Context) error {
 		if _, err := q.SweepChallenges(ctx, now.Add(-destroyAfter)); err != nil {
 			return fmt.Errorf("delete what was asked and not confirmed: %w", err)
 		}
+		if _, err := q.SweepSignInChallenges(ctx, now.Add(-destroyAfter)); err != nil {
+			return fmt.Errorf("delete old challenges of sign-ins: %w", err)
+		}
 		rows, err := q.AgentKeysToReseal(ctx, masterKey)
 		if err != nil {
 			return fmt.Errorf("find agents' keys under an older master key: %w", err)

@@ -20,11 +20,12 @@
 //
 // A person enrols passkeys (WebAuthn) and gets recovery codes with the first. A step-up asks for one act: the challenge is the digest of
 // what is shown, the answer counts once, and the proof of it can be checked offline. Who has a passkey confirms with it alone; who has none, with the
-// password. Nobody is shut out: signing in never needs a passkey, the last recovery code makes new ones and does nothing else, and
+// password. Nobody is shut out: signing in may use a passkey and never needs one, the last recovery code makes new ones and does nothing else, and
 // without any passkey the password confirms again.
 //
 // Private halves lie in Postgres, sealed under the master key; of recovery codes there is a keyed digest.
 //
-// It owns the tables signing_keys, agent_keys, passkeys, passkey_bars, step_up_challenges and recovery_codes. It does not decide who may do
+// It owns the tables signing_keys, agent_keys, passkeys, passkey_bars, step_up_challenges, used_sign_in_challenges and
+// recovery_codes. It does not decide who may do
 // what, what is signed, nor what a confirmation is good for. It imports internal plumbing only; passwords are checked by whoever is given to it.
 package identity

@@ -121,14 +121,12 @@ func (s *StepUp) BeginEnrolment(ctx context.Context, who PersonName, in Response
 }
 
 func (s *StepUp) creation(who PersonName, challenge [32]byte, have []identitydb.ListPasskeysRow) protocol.PublicKeyCredentialCreationOptions {
-	// The handle is no name and no address: an authenticator may show it to whoever holds the device.
-	handle := sha256.Sum256([]byte("ambit passkey user\x00" + string(who.ID)))
 	parameter := func(alg webauthncose.COSEAlgorithmIdentifier) protocol.CredentialParameter {
 		return protocol.CredentialParameter{Type: protocol.PublicKeyCredentialType, Algorithm: alg}
 	}
 	return protocol.PublicKeyCredentialCreationOptions{
 		RelyingParty: protocol.RelyingPartyEntity{CredentialEntity: protocol.CredentialEntity{Name: "Ambit"}, ID: s.rp.ID},
-		User:         protocol.UserEntity{CredentialEntity: protocol.CredentialEntity{Name: who.Email}, DisplayName: who.Label, ID: protocol.URLEncodedBase64(handle[:])},
+		User:         protocol.UserEntity{CredentialEntity: protocol.CredentialEntity{Name: who.Email}, DisplayName: who.Label, ID: protocol.URLEncodedBase64(userHandle(who.ID))},
 		Challenge:    challenge[:], Timeout: int(ChallengeLasts.Milliseconds()),
 		Parameters:            []protocol.CredentialParameter{parameter(webauthncose.AlgES256), parameter(webauthncose.AlgEdDSA), parameter(webauthncose.AlgRS256)},
 		CredentialExcludeList: descriptors(have),

@@ -47,6 +47,8 @@ type StepUp struct {
 	deps    StepUpDeps
 	rp      RelyingParty
 	codeKey []byte
+	// signInKey makes the challenges of the sign-in page.
+	signInKey []byte
 }
 
 // NewStepUp checks the dependencies.
@@ -58,7 +60,7 @@ func NewStepUp(db *postgres.DB, deps StepUpDeps) (*StepUp, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &StepUp{db: db, deps: deps, rp: rp, codeKey: deps.Sealer.Derive("identity/recovery codes")}, nil
+	return &StepUp{db: db, deps: deps, rp: rp, codeKey: deps.Sealer.Derive("identity/recovery codes"), signInKey: deps.Sealer.Derive("identity/sign-in challenges")}, nil
 }
 
 // RelyingParty is who the passkeys are for.

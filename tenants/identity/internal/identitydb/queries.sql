@@ -137,3 +137,12 @@ SELECT count(*) FILTER (WHERE used_at IS NULL) AS unused, count(*) AS total, max
 
 -- name: UseRecoveryCode :execrows
 UPDATE recovery_codes SET used_at = @now::timestamptz WHERE user_id = @user_id AND digest = @digest AND used_at IS NULL;
+
+-- name: FindPasskey :one
+SELECT coalesce(ambit_find_passkey(@credential_id::bytea), '')::text AS user_id;
+
+-- name: UseSignInChallenge :execrows
+INSERT INTO used_sign_in_challenges (challenge, expires_at) VALUES (@challenge, @expires_at) ON CONFLICT DO NOTHING;
+
+-- name: SweepSignInChallenges :execrows
+DELETE FROM used_sign_in_challenges WHERE expires_at < @expired_before;

@@ -212,6 +212,17 @@ func (q *Queries) EndSigningKey(ctx context.Context, arg EndSigningKeyParams) er
 	return err
 }
 
+const findPasskey = `-- name: FindPasskey :one
+SELECT coalesce(ambit_find_passkey($1::bytea), '')::text AS user_id
+`
+
+func (q *Queries) FindPasskey(ctx context.Context, credentialID []byte) (string, error) {
+	row := q.db.QueryRow(ctx, findPasskey, credentialID)
+	var user_id string
+	err := row.Scan(&user_id)
+	return user_id, err
+}
+
 const getChallenge = `-- name: GetChallenge :one
 SELECT challenge, purpose, org_id, expires_at, used_at FROM step_up_challenges WHERE user_id = $1 AND challenge = $2
 `
@@ -772,6 +783,18 @@ func (q *Queries) SweepChallenges(ctx context.Context, expiredBefore time.Time) 
 	return result.RowsAffected(), nil
 }
 
+const sweepSignInChallenges = `-- name: SweepSignInChallenges :execrows
+DELETE FROM used_sign_in_challenges WHERE expires_at < $1
+`
+
+func (q *Queries) SweepSignInChallenges(ctx context.Context, expiredBefore time.Time) (int64, error) {
+	result, err := q.db.Exec(ctx, sweepSignInChallenges, expiredBefore)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const useChallenge = `-- name: UseChallenge :execrows
 UPDATE step_up_challenges SET used_at = $1::timestamptz
 WHERE user_id = $2 AND challenge = $3 AND purpose = $4 AND org_id = $5 AND used_at IS NULL AND expires_at > $1::timestamptz
@@ -839,6 +862,23 @@ type UseRecoveryCodeParams struct {
 
 func (q *Queries) UseRecoveryCode(ctx context.Context, arg UseRecoveryCodeParams) (int64, error) {
 	result, err := q.db.Exec(ctx, useRecoveryCode, arg.Now, arg.UserID, arg.Digest)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const useSignInChallenge = `-- name: UseSignInChallenge :execrows
+INSERT INTO used_sign_in_challenges (challenge, expires_at) VALUES ($1, $2) ON CONFLICT DO NOTHING
+`
+
+type UseSignInChallengeParams struct {
+	Challenge []byte
+	ExpiresAt time.Time
+}
+
+func (q *Queries) UseSignInChallenge(ctx context.Context, arg UseSignInChallengeParams) (int64, error) {
+	result, err := q.db.Exec(ctx, useSignInChallenge, arg.Challenge, arg.ExpiresAt)
 	if err != nil {
 		return 0, err
 	}
