@@ -138,7 +138,7 @@ func TestWithoutTheQuerysOwnConditionTheDatabaseStillYieldsNothing(t *testing.T)
 
 func TestTheLookUpFunctionsHaveAFixedSearchPathAndOneCaller(t *testing.T) {
 	f := newFixture(t)
-	require.Equal(t, "ambit_find_invitation,ambit_find_key,ambit_find_mail_token,ambit_find_organization,ambit_find_sign_in,ambit_find_user", f.asOwner(t, `
+	require.Equal(t, "ambit_find_invitation,ambit_find_key,ambit_find_mail_token,ambit_find_organization,ambit_find_passkey,ambit_find_sign_in,ambit_find_user", f.asOwner(t, `
 		SELECT string_agg(proname, ',' ORDER BY proname) FROM pg_proc
 		WHERE prosecdef AND proname LIKE 'ambit\_find\_%' AND 'search_path=public, pg_temp' = ANY (proconfig)
 		  AND pg_get_userbyid(proowner) = 'ambit_definer' AND has_function_privilege('ambit_app', oid, 'EXECUTE')
