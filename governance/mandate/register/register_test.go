@@ -168,7 +168,7 @@ func TestSiblingsThatRaceNeverExceedWhatBothNarrow(t *testing.T) {
 		}
 		outcomes[d.Outcome]++
 	})
-	require.Equal(t, map[string]int{journal.Admitted: fit, journal.Denied: racers - fit}, outcomes)
+	require.Equal(t, map[string]int{journal.Admitted: fit, journal.Denied: racers - fit}, outcomes, "siblings together never hold more than what both narrow has")
 	require.Equal(t, fit*bound, w.spent(root).Total.Held)
 }
 
@@ -268,7 +268,7 @@ func TestWhatAMandateDoesNotNameIsDenied(t *testing.T) {
 	require.Equal(t, journal.Denied, d.Outcome)
 	require.Contains(t, d.Reasons[0].Message, "at most $0.0002 an action")
 	d = propose(gate.ToolCall, "bash", gate.Priced{Kind: prices.Tool, Ref: "builtin/bash", Quantities: prices.Quantities{prices.Call: 1}})
-	require.Equal(t, journal.Denied, d.Outcome)
+	require.Equal(t, journal.Denied, d.Outcome, "a tool that is not named is denied")
 	require.Contains(t, d.Reasons[0].Message, "does not allow the tool bash")
 	require.Equal(t, string(m.ID), d.Reasons[0].Rule)
 	// Another agent's mandate is none of this one's.
@@ -356,7 +356,7 @@ func TestAMandateIsGoodForSoManySessions(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	require.Equal(t, 3, begun)
+	require.Equal(t, 3, begun, "as many sessions as it is good for, and no more")
 }
 
 func TestAChildWiderThanItsParentIsNotSigned(t *testing.T) {

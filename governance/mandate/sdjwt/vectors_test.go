@@ -95,6 +95,6 @@ func TestAP2sOwnChains(t *testing.T) {
 func requireCode(t testing.TB, code string, err error) {
 	t.Helper()
 	var r *sdjwt.Refused
-	require.ErrorAs(t, err, &r)
+	require.ErrorAs(t, err, &r, "what had to be refused as %s was not", code)
 	require.Equal(t, code, r.Code, "%s", r.Detail)
 }
