@@ -130,7 +130,7 @@ func TestWhatIsNotUnderstoodIsRefused(t *testing.T) {
 		require.NotEqual(t, good, text, "%s: nothing was changed in %s", what, good)
 		_, err := mandate.Read(object(t, []byte(text)), false)
 		var u *mandate.Unacceptable
-		require.ErrorAs(t, err, &u, what)
+		require.ErrorAs(t, err, &u, "what is not understood was accepted: %s", what)
 	}
 }
 

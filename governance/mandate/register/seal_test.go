@@ -143,7 +143,7 @@ func TestAFileProvesWhatWasSpentWithThePublicKeysAlone(t *testing.T) {
 		text := change(string(raw))
 		require.NotEqual(t, string(raw), text, what)
 		_, err := mandate.VerifyFile([]byte(text), keys, time.Now(), nil)
-		require.Error(t, err, what)
+		require.Error(t, err, "the file was altered and is accepted: %s", what)
 	}
 	_, err = mandate.VerifyFile(raw, jose.JSONWebKeySet{}, time.Now(), nil)
 	require.Error(t, err)
