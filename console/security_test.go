@@ -7,11 +7,13 @@ import (
 	"net/url"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
 	"ambit.dev/ambit/billing"
+	"ambit.dev/ambit/governance/approval"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/money"
 	"ambit.dev/ambit/internal/principal"
@@ -57,10 +59,18 @@ func TestNothingOfAnotherOrganisationCanBeSeen(t *testing.T) {
 	}
 	client := w.client(t, &eve)
 	client.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	asking := w.agent(t, ada, "asking", "")
+	rule := w.approvalRule(t, ada, approval.Rule{Name: "Shell", Outcome: approval.Ask, Subject: string(asking.ID), Tool: "bash", Stages: within(time.Hour, 1, tenants.RoleOwner), AskerMay: true})
+	waiting := w.asked(t, ada, ada, asking, "```tool name=bash\n{\"command\":\"true\"}\n```\n")
+	theirs[":approval"], never[":approval"] = string(waiting.ID), string(id.New[id.Approval]())
 	swept := 0
 	for _, r := range w.routes {
 		if !strings.Contains(r.Path, ":") || r.Method == "echo_route_not_found" {
 			continue
+		}
+		theirs, never := maps.Clone(theirs), maps.Clone(never)
+		if strings.Contains(r.Path, "/approvals/rules/") { // rules of two kinds have one word for their place in an address
+			theirs[":rule"], never[":rule"] = string(rule.ID), string(id.New[id.ApprovalRule]())
 		}
 		// Eve's own project, with Ada's ids in it.
 		if strings.Count(r.Path, ":") > 2 || strings.HasPrefix(r.Path, "/x/") {
@@ -263,7 +273,7 @@ func TestARoleOfTheOrganisationsOwnAllowsWhatItNamesAndNoMore(t *testing.T) {
 		"GET /settings/recovery-codes":            "one's own account",
 		"POST /settings/recovery-codes":           "one's own account",
 	}
-	values := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": "key_x", ":seq": "1", ":sign_in": "x", ":stop": "sto_x", ":budget": "bud_x", ":member": "mem_x", ":invitation": "inv_x", ":role": "rol_x", ":rule": "per_x", ":webhook": "whk_x", ":delivery": "dlv_x", ":kid": "x", ":passkey": "psk_x", ":mandate": "mnd_x"}
+	values := map[string]string{":agent": string(agent.ID), ":session": string(session), ":key": "key_x", ":seq": "1", ":sign_in": "x", ":stop": "sto_x", ":budget": "bud_x", ":member": "mem_x", ":invitation": "inv_x", ":role": "rol_x", ":rule": "per_x", ":webhook": "whk_x", ":delivery": "dlv_x", ":kid": "x", ":passkey": "psk_x", ":mandate": "mnd_x", ":approval": "apr_x"}
 	refused := 0
 	for _, r := range w.routes {
 		rest, ofProject := strings.CutPrefix(r.Path, "/o/:org/p/:project")
