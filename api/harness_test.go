@@ -60,6 +60,7 @@ type rig struct {
 	log      *logBuffer
 	gate     *gate.Gate
 	models   *models.Gateway
+	keys     *identity.AgentKeys
 	listener *postgres.Listener
 	logger   *slog.Logger
 	// countTokens is given to the worker that startWorker starts.
@@ -113,6 +114,7 @@ func newRig(t testing.TB, change ...func(*api.Config)) *rig {
 	}
 	keys, err := identity.NewAgentKeys(r.db, identity.Deps{Sealer: sealer, Clock: r.clock, Logger: log}, "http://ambit.test")
 	require.NoError(t, err)
+	r.keys = keys
 	mandates := register.New(keys, signer{}, r.clock)
 	r.deps.Mandates = mandates
 	sessions := scheduler.NewService(r.deps)

@@ -2,9 +2,11 @@ package api
 
 import (
 	"context"
+	"encoding/json"
 	"net/http"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/jackc/pgx/v5"
 
 	"ambit.dev/ambit/billing"
@@ -56,6 +58,13 @@ func (a *API) mandateRoutes() []Route {
 			Description: "A file that anybody checks with the public keys alone (ambit mandate verify): the chain of signed mandates, what narrows this one, a receipt of each effect that was spent or refused under it with the proof " +
 				"that it is in a batch whose root the instance signed, and what each payee was paid. Receipts that are not made yet are made now.",
 			Errors: []string{"state_conflict"}, Endpoint: read(a.exportMandate),
+		},
+		{
+			ID: "mandates.import", Method: http.MethodPost, Path: "/v1/mandates/import", Permission: tenants.MandatesWrite, Tag: tag,
+			Summary: "Draft a mandate from one of elsewhere",
+			Description: "Checks a chain of open Payment mandates of AP2 v0.2 with the issuer's public keys, and drafts a mandate that allows what its last one does, for an agent of this organisation. " +
+				"No authority passes over by it: a person here signs the draft, or does not. A chain that says something which is not enforced here is refused.",
+			Errors: []string{slugMoney, "state_conflict"}, Endpoint: write(http.StatusCreated, a.importMandate),
 		},
 		{
 			ID: "mandate_settings.get", Method: http.MethodGet, Path: "/v1/mandate_settings", Permission: tenants.MandatesRead, Tag: tag,
@@ -230,6 +239,34 @@ func (a *API) createMandate(ctx context.Context, tx pgx.Tx, in createMandateIn) 
 	g := in.Body.grant()
 	g.Intent, g.Until, g.Depth = in.Body.Intent, time.Time(in.Body.ExpiresAt), int(in.Body.Depth)
 	m, err := a.cfg.Domains.Mandates.Draft(ctx, tx, who.Org, register.DraftInput{Agent: in.Body.AgentID, Grant: g, Project: who.Project})
+	if err != nil {
+		return Mandate{}, err
+	}
+	return a.showMandate(ctx, tx, m)
+}
+
+type importMandateIn struct {
+	Body struct {
+		AgentID id.Agent `json:"agent_id" required:"true" doc:"Who may spend under what is drafted."`
+		Chain   string   `json:"chain" required:"true" minlen:"1" maxlen:"1000000" doc:"The chain from its root on, as an export has it."`
+		Keys    string   `json:"keys" required:"true" minlen:"1" maxlen:"100000" doc:"The issuer's public keys: a JWK set (RFC 7517), as text."`
+	} `body:"json"`
+}
+
+func (a *API) importMandate(ctx context.Context, tx pgx.Tx, in importMandateIn) (Mandate, error) {
+	var keys jose.JSONWebKeySet
+	if err := json.Unmarshal([]byte(in.Body.Keys), &keys); err != nil || len(keys.Keys) == 0 {
+		return Mandate{}, fault.InvalidField("/keys", "invalid_value", "The issuer's keys are a JWK set.")
+	}
+	p, err := mandate.VerifyWith(in.Body.Chain, keys, a.cfg.Clock.Now())
+	if err != nil {
+		return Mandate{}, fault.InvalidField("/chain", "invalid_value", err.Error())
+	}
+	who, grant := principal.From(ctx), p.Leaf().Grant
+	if grant.Intent == "" {
+		grant.Intent = "imported" // AP2 has no place for words
+	}
+	m, err := a.cfg.Domains.Mandates.Draft(ctx, tx, who.Org, register.DraftInput{Agent: in.Body.AgentID, Grant: grant, Project: who.Project})
 	if err != nil {
 		return Mandate{}, err
 	}

@@ -2,9 +2,12 @@ package api_test
 
 import (
 	"context"
+	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
@@ -77,7 +80,28 @@ func TestAMandateFromDraftToRevocation(t *testing.T) {
 
 	res = tn.ask("GET", "/v1/mandates?parent_id="+of, "")
 	require.Contains(t, res.raw, sub)
-	require.Equal(t, 200, tn.ask("GET", "/v1/mandates/"+of+"/export", "").StatusCode)
+	res = tn.ask("GET", "/v1/mandates/"+of+"/export", "")
+	require.Equal(t, 200, res.StatusCode)
+
+	// What was exported is drafted again from its chain, and is nobody's authority until it is signed.
+	chain, _ := res.field(t, "chain").(string)
+	var key identity.PublicKey
+	require.NoError(t, tn.db.InTx(t.Context(), tn.org, func(tx pgx.Tx) (err error) {
+		key, err = tn.keys.AgentKey(t.Context(), tx, tn.org, identity.OfOrganization(tn.org))
+		return err
+	}))
+	set, err := json.Marshal(jose.JSONWebKeySet{Keys: []jose.JSONWebKey{key.JWK}})
+	require.NoError(t, err)
+	again := func(chain string) reply {
+		body, err := json.Marshal(map[string]any{"agent_id": agent, "chain": chain, "keys": string(set)})
+		require.NoError(t, err)
+		return tn.ask("POST", "/v1/mandates/import", string(body))
+	}
+	res = again(chain)
+	require.Equal(t, 201, res.StatusCode, res.raw)
+	require.Equal(t, "draft", res.field(t, "status"))
+	require.Equal(t, "research", res.field(t, "intent"))
+	require.Equal(t, 400, again(strings.Replace(chain, "~W", "~X", 1)).StatusCode, "a chain that does not verify is refused")
 
 	res = tn.ask("POST", "/v1/mandates/"+of+"/revoke", `{"reason":"enough"}`)
 	require.Equal(t, 200, res.StatusCode, res.raw)

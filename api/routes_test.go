@@ -205,6 +205,7 @@ var cases = map[string]struct {
 	"mandates.get":                  {foreign: "404"},
 	"mandates.sub_mandates":         {body: `{"agent_id":"{agent_id}"}`, foreign: "404"},
 	"mandates.revoke":               {foreign: "404"},
+	"mandates.import":               {body: `{"agent_id":"{agent_id}","chain":"x","keys":"x"}`, foreign: "own"},
 	"mandates.export":               {foreign: "404"},
 	"mandate_settings.get":          {foreign: "own"},
 	"mandate_settings.set":          {body: `{"passkey_above":{"amount":"5.00","currency":"USD"},"required_of":[]}`, foreign: "own"},

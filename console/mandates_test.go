@@ -1,11 +1,14 @@
 package console_test
 
 import (
+	"encoding/json"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-jose/go-jose/v4"
 	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
@@ -13,6 +16,7 @@ import (
 	"ambit.dev/ambit/governance/mandate/register"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/money"
+	"ambit.dev/ambit/tenants/identity"
 	"ambit.dev/ambit/test/browser"
 )
 
@@ -121,4 +125,27 @@ func TestAMandateFromItsDraftToItsRevocation(t *testing.T) {
 	defer resp.Body.Close() //nolint:errcheck // read to its end
 	require.Equal(t, http.StatusOK, resp.StatusCode)
 	require.True(t, strings.HasPrefix(resp.Header.Get("Content-Disposition"), "attachment"))
+	raw, err := io.ReadAll(resp.Body)
+	require.NoError(t, err)
+	var keys jose.JSONWebKeySet
+	document, err := w.ring.JWKS()
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(document, &keys))
+	require.NoError(t, w.db.InTx(ada.ctx(t), ada.Organization.ID, func(tx pgx.Tx) error {
+		key, err := w.agentKeys.AgentKey(ada.ctx(t), tx, ada.Organization.ID, identity.OfOrganization(ada.Organization.ID))
+		keys.Keys = append(keys.Keys, key.JWK)
+		return err
+	}))
+	rp := w.stepUp.RelyingParty()
+	check := func(origin string) error {
+		_, err := mandate.VerifyFile(raw, keys, time.Now(), func(proof json.RawMessage, digest [32]byte, keys jose.JSONWebKeySet) error {
+			var p identity.Proof
+			require.NoError(t, json.Unmarshal(proof, &p))
+			require.Equal(t, identity.MethodPasskey, p.Method)
+			return identity.VerifyProof(p, digest, origin, rp.ID, keys)
+		})
+		return err
+	}
+	require.NoError(t, check(rp.Origin))
+	require.Error(t, check("https://elsewhere.example"), "a passkey's answer is bound to the page on which it was given")
 }

@@ -62,6 +62,7 @@ type world struct {
 	webhooks  *notifications.Webhooks
 	stepUp    *identity.StepUp
 	mandates  *register.Service
+	ring      *identity.Keyring
 	agentKeys *identity.AgentKeys
 	server    *httptest.Server
 	routes    []*echo.Route
@@ -117,6 +118,7 @@ func newWorld(t *testing.T) *world {
 	listener.Start(t.Context())
 	t.Cleanup(listener.Stop)
 	previews := scheduler.NewPreviews("", nil)
+	w.ring = ring
 	w.mandates = register.New(w.agentKeys, ring, clock.System())
 	w.sessions = scheduler.NewService(scheduler.Deps{Mandates: w.mandates, DB: w.db, Agents: w.agents, Gate: g, Listener: listener, Previews: previews, Tools: tools, Signer: signer{}, Clock: clock.System(), Log: log})
 	t.Cleanup(w.sessions.Stop)

@@ -99,8 +99,21 @@ func VerifyFile(raw []byte, keys jose.JSONWebKeySet, now time.Time, proof ProofC
 	return out, nil
 }
 
-// proven checks a chain whose root was signed by one of the keys.
+// VerifyWith checks a chain that is in force now, whose root was signed by one of the keys.
+func VerifyWith(text string, keys jose.JSONWebKeySet, now time.Time) (Proven, error) {
+	p, err := verifyWith(text, keys, sdjwt.Expect{Now: now})
+	if err == nil && p.Closed != nil {
+		return Proven{}, unacceptable("", "it is closed: what it allowed was paid")
+	}
+	return p, err
+}
+
+// proven checks a chain as it was when it was in force.
 func proven(text string, keys jose.JSONWebKeySet, now time.Time) (Proven, error) {
+	return verifyWith(text, keys, sdjwt.Expect{Now: now, Type: RootType, AnyTime: true})
+}
+
+func verifyWith(text string, keys jose.JSONWebKeySet, want sdjwt.Expect) (Proven, error) {
 	header, err := sdjwt.Header(text)
 	if err != nil {
 		return Proven{}, err
@@ -110,7 +123,7 @@ func proven(text string, keys jose.JSONWebKeySet, now time.Time) (Proven, error)
 	if kid == "" || len(found) == 0 {
 		return Proven{}, &sdjwt.Refused{Code: sdjwt.WrongKey, Detail: fmt.Sprintf("it was signed by the key %q, which is not among those given", kid)}
 	}
-	return VerifyChain(text, found[0], Ask{Expect: sdjwt.Expect{Now: now, Type: RootType, AnyTime: true}})
+	return VerifyChain(text, found[0], Ask{Expect: want})
 }
 
 // batches checks the receipts, and reckons what was spent under each mandate.
