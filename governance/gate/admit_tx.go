@@ -11,6 +11,7 @@ import (
 	"ambit.dev/ambit/billing"
 	"ambit.dev/ambit/governance/gate/internal/gatedb"
 	"ambit.dev/ambit/internal/fault"
+	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/money"
 	"ambit.dev/ambit/internal/postgres"
 	"ambit.dev/ambit/journal"
@@ -26,8 +27,8 @@ func (g *Gate) AdmitTx(ctx context.Context, tx pgx.Tx, now time.Time, session *j
 	if session.Status == journal.Terminated {
 		return Decision{Outcome: journal.Denied, Reasons: []journal.Reason{{Rule: "session", Message: "The session has ended."}}}, nil
 	}
-	if err := gatedb.New(tx).LockRules(ctx, session.Org); err != nil {
-		return Decision{}, fmt.Errorf("hold the rules still: %w", err)
+	if err := holdStill(ctx, tx, session.Org); err != nil {
+		return Decision{}, err
 	}
 	rules, err := g.policies.Now(ctx, tx, session.Org)
 	if err != nil {
@@ -82,6 +83,18 @@ func (g *Gate) AdmitTx(ctx context.Context, tx pgx.Tx, now time.Time, session *j
 		Outcome: journal.Admitted, Hold: &journal.HoldRef{ID: hold, Amount: bound}, Admission: a, Asked: asked,
 		Reasons: []journal.Reason{{Rule: "hold", Message: "held " + bound.Display() + " at most"}},
 	}, nil
+}
+
+// holdStill has the balances and the rules stay as they are until the transaction ends, so that what is read after it holds until the commit.
+// They are taken in the order in which a change of the rules takes them: in the other one, the two would wait for each other for ever.
+func holdStill(ctx context.Context, tx pgx.Tx, org id.Org) error {
+	if err := gatedb.New(tx).LockBalances(ctx, org); err != nil {
+		return fmt.Errorf("hold the balances still: %w", err)
+	}
+	if err := gatedb.New(tx).LockRules(ctx, org); err != nil {
+		return fmt.Errorf("hold the rules still: %w", err)
+	}
+	return nil
 }
 
 // LeftOfCeiling is what a session may still hold below its price ceiling, beyond what it was charged and holds already; below zero when the

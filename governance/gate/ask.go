@@ -2,13 +2,11 @@ package gate
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"ambit.dev/ambit/governance/approval"
-	"ambit.dev/ambit/governance/gate/internal/gatedb"
 	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/internal/money"
 	"ambit.dev/ambit/journal"
@@ -35,12 +33,8 @@ func mayAsk(rules *policy.Set, session *journal.Session, p Proposal, amount mone
 // waiting until they have decided; what was approved is admitted once, if it is still that very action and who decided may still decide; and
 // what was refused, or nobody answered, is denied.
 func (g *Gate) AdmitAsked(ctx context.Context, tx pgx.Tx, now time.Time, session *journal.Locked, p Proposal, question approval.Question) (Decision, error) {
-	// In the order in which a change of the rules takes them: what is read after both holds until the commit.
-	if err := gatedb.New(tx).LockBalances(ctx, session.Org); err != nil {
-		return Decision{}, fmt.Errorf("hold the balances still: %w", err)
-	}
-	if err := gatedb.New(tx).LockRules(ctx, session.Org); err != nil {
-		return Decision{}, fmt.Errorf("hold the rules still: %w", err)
+	if err := holdStill(ctx, tx, session.Org); err != nil {
+		return Decision{}, err
 	}
 	rules, err := g.policies.Now(ctx, tx, session.Org)
 	if err != nil {

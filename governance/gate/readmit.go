@@ -19,6 +19,9 @@ func (g *Gate) Readmit(ctx context.Context, tx pgx.Tx, now time.Time, session *j
 	if open.SettledSeq != 0 || open.ID != p.Step || open.EffectKey != p.EffectKey {
 		return Decision{}, errors.New("only an open step can be taken up again, under its own key")
 	}
+	if err := holdStill(ctx, tx, session.Org); err != nil {
+		return Decision{}, err
+	}
 	rules, err := g.policies.Now(ctx, tx, session.Org)
 	if err != nil {
 		return Decision{}, err
