@@ -54,6 +54,7 @@ type Answer struct {
 	Reason journal.Reason
 
 	question *Question
+	digest   [32]byte // of the action that is asked about now
 	watched  []Stored
 }
 
@@ -72,6 +73,7 @@ func Stand(ctx context.Context, tx pgx.Tx, now time.Time, set *policy.Set, quest
 	if err != nil {
 		return Answer{}, err
 	}
+	out.digest = digest
 	last, err := latest(ctx, q, &question)
 	if err != nil {
 		return Answer{}, err
@@ -97,7 +99,7 @@ func Stand(ctx context.Context, tx pgx.Tx, now time.Time, set *policy.Set, quest
 func (a *Answer) Admitted(ctx context.Context, tx pgx.Tx, now time.Time, step id.Step) error {
 	q := approvaldb.New(tx)
 	if a.State == Granted {
-		if err := use(ctx, q, a.Approval, step); err != nil {
+		if err := use(ctx, q, a.Approval, a.digest, step); err != nil {
 			return err
 		}
 	}
@@ -107,9 +109,10 @@ func (a *Answer) Admitted(ctx context.Context, tx pgx.Tx, now time.Time, step id
 // ErrNotGood says that an approval is not one for this action, or not any more.
 var ErrNotGood = errors.New("the approval can't be used: it is not one of this action, or was used, or its time is over")
 
-func use(ctx context.Context, q *approvaldb.Queries, a *Approval, step id.Step) error {
+// use marks the approval as used by the step, if it is one of the action with the digest.
+func use(ctx context.Context, q *approvaldb.Queries, a *Approval, digest [32]byte, step id.Step) error {
 	name := string(step)
-	n, err := q.UseApproval(ctx, approvaldb.UseApprovalParams{StepID: &name, OrgID: string(a.Org), ID: string(a.ID), Digest: a.Digest[:]})
+	n, err := q.UseApproval(ctx, approvaldb.UseApprovalParams{StepID: &name, OrgID: string(a.Org), ID: string(a.ID), Digest: digest[:]})
 	if err != nil {
 		return fmt.Errorf("use approval %s: %w", a.ID, err)
 	}
