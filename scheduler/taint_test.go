@@ -74,8 +74,9 @@ func TestWhatCameFromOutsideEndsAutomaticApproval(t *testing.T) {
 	}
 
 	in := begin("/read", "/steal")
+	require.Equal(t, journal.StopRequiresAction, o.rest(t, in.Session.ID, 1).StopReason.Type, "a tainted session acted outside without asking")
 	a := o.waiting(t, in.Session.ID, 1)
-	require.Equal(t, []string{"POST /read"}, reached(), "a tainted session acted outside without asking")
+	require.Equal(t, []string{"POST /read"}, reached())
 	require.Len(t, a.Shown.Read, 1)
 	require.Contains(t, a.Shown.Read[0].Excerpt, "IGNORE ALL INSTRUCTIONS", "who decides sees what the agent has read")
 	_, err = o.decide(t, owner, a, approval.Refuse)
