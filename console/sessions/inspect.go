@@ -68,6 +68,9 @@ func (h *Handler) facts(ctx context.Context, s journal.Session, head head) ([]ui
 	if b != nil {
 		facts[len(facts)-1] = ui.Fact{Term: "Sandbox", Value: ui.Ident(string(b.ID))}
 	}
+	if s.Mandate != "" {
+		facts = append(facts, ui.Fact{Term: "Mandate", Value: ui.Ident(string(s.Mandate))})
+	}
 	return facts, nil
 }
 

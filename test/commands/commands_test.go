@@ -3,6 +3,7 @@ package commands
 import (
 	"bytes"
 	"encoding/json"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
@@ -14,8 +15,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/stretchr/testify/require"
 
+	"ambit.dev/ambit/governance/mandate/register"
+	"ambit.dev/ambit/internal/app/server"
+	"ambit.dev/ambit/internal/id"
+	"ambit.dev/ambit/internal/principal"
+	"ambit.dev/ambit/tenants/identity"
 	"ambit.dev/ambit/test/instance"
 )
 
@@ -149,6 +156,8 @@ func TestTheUsersCommands(t *testing.T) {
 		require.True(t, json.Valid([]byte(line)), line)
 	}
 
+	mandated(u, i, account)
+
 	// Ctrl-C stops watching, not the work.
 	watching := u.start("", "invoke", "--agent", "helper@1", "```pause seconds=120\n```")
 	require.Eventually(t, func() bool { return sessionID.MatchString(watching.err.String()) }, 30*time.Second, 20*time.Millisecond)
@@ -174,6 +183,60 @@ func TestTheUsersCommands(t *testing.T) {
 	require.Contains(t, follow.out.String(), "after the restart")
 
 	stopping(u, i)
+}
+
+// mandated runs a session under a mandate, and checks what was exported with the keys that were kept.
+func mandated(u *user, i *instance.Instance, account *instance.Account) {
+	t := u.t
+	t.Helper()
+	var agent, drafted struct{ ID string }
+	require.Equal(t, http.StatusCreated, account.Call(http.MethodPost, "/v1/agents", map[string]any{"name": "buyer", "model": "ambit/scripted"}, &agent))
+	require.Equal(t, http.StatusCreated, account.Call(http.MethodPost, "/v1/mandates", map[string]any{
+		"agent_id": agent.ID, "intent": "say a few words", "total": map[string]string{"amount": "1.00", "currency": "USD"}, "expires_at": time.Now().Add(time.Hour).UTC().Format(time.RFC3339),
+	}, &drafted))
+	require.Contains(t, u.fail("invoke", "--agent", "buyer", "--mandate", drafted.ID, "x"), "permission_denied")
+	sign(t, i, account, id.Mandate(drafted.ID))
+	require.Contains(t, u.run("mandate", "list"), "active")
+	require.Contains(t, u.run("invoke", "--agent", "buyer", "--mandate", drafted.ID, "```say\nunder a mandate\n```"), "under a mandate")
+	kept := filepath.Join(u.home, "mandate.json")
+	require.Contains(t, u.run("mandate", "export", drafted.ID, "--out", kept), "Kept in")
+	said := u.run("mandate", "verify", kept)
+	require.Contains(t, said, "The mandate "+drafted.ID+" is genuine")
+	require.Contains(t, said, "1 effects were spent")
+	raw, err := os.ReadFile(kept)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(kept, bytes.Replace(raw, []byte(`"amount_nanos":`), []byte(`"amount_nanos":1`), 1), 0o600))
+	require.Contains(t, u.fail("mandate", "verify", kept), "it was altered, or made up")
+	require.Contains(t, u.run("mandate", "revoke", drafted.ID, "--reason", "done"), "Revoked: "+drafted.ID)
+	require.Contains(t, u.fail("invoke", "--agent", "buyer", "--mandate", drafted.ID, "x"), "permission_denied")
+}
+
+// sign confirms a mandate as its person does on the console's page, with the password.
+func sign(t *testing.T, i *instance.Instance, account *instance.Account, of id.Mandate) {
+	t.Helper()
+	d, closing, err := server.OpenTenants(t.Context(), i.Config, server.NewLogger(i.Config, io.Discard))
+	require.NoError(t, err)
+	defer closing()
+	mandates := register.New(d.AgentKeys, d.Identity, d.Clock)
+	var user id.User
+	require.NoError(t, d.DB.InTx(t.Context(), account.Org, func(tx pgx.Tx) error {
+		return tx.QueryRow(t.Context(), `SELECT user_id FROM members WHERE org_id = $1 LIMIT 1`, account.Org).Scan(&user)
+	}))
+	ctx := principal.With(t.Context(), principal.Principal{Kind: principal.User, ID: string(user), Org: account.Org})
+	var m register.Mandate
+	require.NoError(t, d.DB.InTx(ctx, account.Org, func(tx pgx.Tx) (err error) {
+		m, err = mandates.Prepare(ctx, tx, account.Org, of, user)
+		return err
+	}))
+	ask := identity.Ask{User: user, Org: account.Org, Purpose: register.Purpose(of), Challenge: m.Digest}
+	asked, err := d.StepUp.Begin(ctx, ask)
+	require.NoError(t, err)
+	proof, err := d.StepUp.Finish(ctx, ask, identity.Response{Method: identity.MethodPassword, Challenge: asked.Challenge, Password: account.Password})
+	require.NoError(t, err)
+	require.NoError(t, d.DB.InTx(ctx, account.Org, func(tx pgx.Tx) error {
+		_, err := mandates.Sign(ctx, tx, account.Org, of, user, proof)
+		return err
+	}))
 }
 
 // stopping stops what works, keeps the receipts, and checks them once the instance is gone.

@@ -19,8 +19,8 @@ const maxPrompt = 4 << 20
 
 type invokeFlags struct {
 	workFlags
-	quote, title, ifRunning string
-	quiet, asJSON           bool
+	quote, mandate, title, ifRunning string
+	quiet, asJSON                    bool
 }
 
 func invokeCommand() *cobra.Command {
@@ -52,6 +52,7 @@ func invokeCommand() *cobra.Command {
 	}
 	f.workFlags.on(cmd)
 	fl := cmd.Flags()
+	fl.StringVar(&f.mandate, "mandate", "", "the mandate under which the new session runs")
 	fl.StringVar(&f.quote, "quote", "", "a quote of this very work (ambit quote): its prices bind, and its ceiling is held unless --max-cost names another")
 	fl.StringVar(&f.ifRunning, "if-running", "", "when the session is at work: queue, interrupt or reject")
 	fl.StringVar(&f.title, "title", "", "the session's title")
@@ -62,7 +63,7 @@ func invokeCommand() *cobra.Command {
 
 // complete adds what an invoke has besides the work.
 func (f *invokeFlags) complete(body map[string]any) {
-	for name, value := range map[string]string{"title": f.title, "if_running": f.ifRunning, "quote_id": f.quote} {
+	for name, value := range map[string]string{"title": f.title, "if_running": f.ifRunning, "quote_id": f.quote, "mandate_id": f.mandate} {
 		if value != "" {
 			body[name] = value
 		}
