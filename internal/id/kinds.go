@@ -191,3 +191,9 @@ type ApprovalRule string
 
 // Prefix implements Kind.
 func (ApprovalRule) Prefix() string { return "arl" }
+
+// Token identifies a token that an agent showed to somebody: its jti.
+type Token string
+
+// Prefix implements Kind.
+func (Token) Prefix() string { return "tok" }

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/go-jose/go-jose/v4"
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"ambit.dev/ambit/internal/id"
@@ -72,7 +71,7 @@ func (k *AgentKeys) MintToken(ctx context.Context, tx pgx.Tx, out Outbound) (str
 	}
 	claims := TokenClaims{
 		Issuer: k.DID(out.Agent), Subject: k.DID(OfOrganization(out.Org)), Audience: out.Audience,
-		IssuedAt: now.Unix(), NotBefore: now.Unix(), Expires: now.Add(TokenLasts).Unix(), ID: uuid.NewString(),
+		IssuedAt: now.Unix(), NotBefore: now.Unix(), Expires: now.Add(TokenLasts).Unix(), ID: string(id.New[id.Token]()),
 		Actor: acting, Session: string(out.Session), EffectKey: out.EffectKey,
 	}
 	payload, err := json.Marshal(claims)
