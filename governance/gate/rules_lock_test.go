@@ -83,4 +83,3 @@ func TestAChangeOfTheRulesWaitsForAStepThatIsTakenUpUnderTheOldOnes(t *testing.T
 		return err
 	}))
 }
-
