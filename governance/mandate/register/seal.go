@@ -26,7 +26,7 @@ type Instance interface {
 	SignAs(ctx context.Context, typ string, claims any) (string, error)
 }
 
-// sealBack is how far before the last batch a seal looks again: a transaction that was under way when that batch was made may have committed
+// sealBack is how far before the last batch that took all there was a seal looks again: a transaction that was under way when that batch was made may have committed
 // after it.
 const sealBack = time.Hour
 
@@ -42,9 +42,9 @@ func (s *Service) Seal(ctx context.Context, tx pgx.Tx, org id.Org, root id.Manda
 		return 0, nil
 	}
 	number, since := int64(1), *row.SignedAt
-	last, err := q.LastBatch(ctx, registerdb.LastBatchParams{OrgID: string(org), RootID: string(root)})
+	last, err := q.LastBatch(ctx, registerdb.LastBatchParams{OrgID: string(org), RootID: string(root), SignedAt: since})
 	if err == nil {
-		number, since = last.Number+1, last.CreatedAt
+		number, since = last.Number+1, last.WholeAt
 	} else if !errors.Is(err, pgx.ErrNoRows) {
 		return 0, fmt.Errorf("read the last batch of %s: %w", root, err)
 	}

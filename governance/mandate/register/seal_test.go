@@ -164,3 +164,21 @@ func TestTheSealerMakesEachReceiptOnce(t *testing.T) {
 	require.Equal(t, 1, receipts)
 	require.Equal(t, 1, batches)
 }
+
+func TestNoReceiptIsLostWhereThereAreMoreThanABatchHolds(t *testing.T) {
+	w := newWorld(t)
+	root := w.signed(grant(money.Dollar, 0))
+	lease := w.session(root)
+	const refusals = 2500
+	// The session was last active hours ago: nothing was sealed since.
+	_, err := w.owner.Exec(t.Context(), `INSERT INTO events (org_id, session_id, seq, id, type, schema_version, epoch, payload, created_at)
+		SELECT $1::text, $2::text, 1000 + n, 'evt_' || n, 'gate.decided', 1, 1, '{"decision":"denied","kind":"tool_call","name":"bash"}', now() - interval '5 hours' FROM generate_series(1, $3::int) n`, w.org, lease.Session, refusals)
+	require.NoError(t, err)
+	_, err = w.owner.Exec(t.Context(), `UPDATE sessions SET last_active_at = now() - interval '5 hours' WHERE id = $1`, lease.Session)
+	require.NoError(t, err)
+	_, err = w.owner.Exec(t.Context(), `UPDATE mandates SET signed_at = now() - interval '6 hours' WHERE id = $1`, root.ID)
+	require.NoError(t, err)
+	c, err := mandate.VerifyFile(w.export(root.ID), w.keySet(), time.Now(), nil)
+	require.NoError(t, err)
+	require.Len(t, c.Refusals, refusals)
+}

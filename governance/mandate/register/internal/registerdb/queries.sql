@@ -15,13 +15,13 @@ SELECT * FROM mandates WHERE org_id = @org_id AND id = @id;
 SELECT * FROM mandates WHERE org_id = @org_id AND id = @id FOR NO KEY UPDATE;
 
 -- name: CountDrafts :one
-SELECT count(*) FROM mandates WHERE org_id = @org_id AND state = 'draft';
+SELECT count(*) FROM mandates WHERE org_id = @org_id AND state = 'draft' AND until_at > now();
 
 -- name: CountInForce :one
 SELECT count(*) FROM mandates WHERE org_id = @org_id AND state = 'active' AND until_at > now();
 
 -- name: DeleteDraft :execrows
--- A draft that nobody will sign ends as revoked: it was shown to somebody, perhaps.
+-- A draft that nobody will sign ends at once: it was shown to somebody, perhaps.
 UPDATE mandates SET until_at = least(until_at, @now), updated_at = @now WHERE org_id = @org_id AND id = @id AND state = 'draft';
 
 -- name: RewriteDraft :one
@@ -106,7 +106,9 @@ WHERE s.org_id = sqlc.arg(org)::text AND s.mandate_id IS NOT NULL AND s.budget_s
 ORDER BY e.created_at, e.id LIMIT 1024;
 
 -- name: LastBatch :one
-SELECT number, created_at FROM mandate_batches WHERE org_id = @org_id AND root_id = @root_id ORDER BY number DESC LIMIT 1;
+-- With when the last was made that was smaller than what one takes of refusals or spends at most, and so left nothing out.
+SELECT b.number, coalesce((SELECT w.created_at FROM mandate_batches w WHERE w.org_id = b.org_id AND w.root_id = b.root_id AND w.size < 1024 ORDER BY w.number DESC LIMIT 1), sqlc.arg(signed_at))::timestamptz AS whole_at
+FROM mandate_batches b WHERE b.org_id = @org_id AND b.root_id = @root_id ORDER BY b.number DESC LIMIT 1;
 
 -- name: InsertBatch :exec
 INSERT INTO mandate_batches (org_id, id, root_id, number, size, root_hash, statement, created_at) VALUES (@org_id, @id, @root_id, @number, @size, @root_hash, @statement, @now);

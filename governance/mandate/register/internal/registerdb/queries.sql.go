@@ -133,7 +133,7 @@ func (q *Queries) Below(ctx context.Context, arg BelowParams) ([]Mandate, error)
 }
 
 const countDrafts = `-- name: CountDrafts :one
-SELECT count(*) FROM mandates WHERE org_id = $1 AND state = 'draft'
+SELECT count(*) FROM mandates WHERE org_id = $1 AND state = 'draft' AND until_at > now()
 `
 
 func (q *Queries) CountDrafts(ctx context.Context, orgID string) (int64, error) {
@@ -164,7 +164,7 @@ type DeleteDraftParams struct {
 	ID    string
 }
 
-// A draft that nobody will sign ends as revoked: it was shown to somebody, perhaps.
+// A draft that nobody will sign ends at once: it was shown to somebody, perhaps.
 func (q *Queries) DeleteDraft(ctx context.Context, arg DeleteDraftParams) (int64, error) {
 	result, err := q.db.Exec(ctx, deleteDraft, arg.Now, arg.OrgID, arg.ID)
 	if err != nil {
@@ -414,23 +414,26 @@ func (q *Queries) InsertSettlement(ctx context.Context, arg InsertSettlementPara
 }
 
 const lastBatch = `-- name: LastBatch :one
-SELECT number, created_at FROM mandate_batches WHERE org_id = $1 AND root_id = $2 ORDER BY number DESC LIMIT 1
+SELECT b.number, coalesce((SELECT w.created_at FROM mandate_batches w WHERE w.org_id = b.org_id AND w.root_id = b.root_id AND w.size < 1024 ORDER BY w.number DESC LIMIT 1), $1)::timestamptz AS whole_at
+FROM mandate_batches b WHERE b.org_id = $2 AND b.root_id = $3 ORDER BY b.number DESC LIMIT 1
 `
 
 type LastBatchParams struct {
-	OrgID  string
-	RootID string
+	SignedAt time.Time
+	OrgID    string
+	RootID   string
 }
 
 type LastBatchRow struct {
-	Number    int64
-	CreatedAt time.Time
+	Number  int64
+	WholeAt time.Time
 }
 
+// With when the last was made that was smaller than what one takes of refusals or spends at most, and so left nothing out.
 func (q *Queries) LastBatch(ctx context.Context, arg LastBatchParams) (LastBatchRow, error) {
-	row := q.db.QueryRow(ctx, lastBatch, arg.OrgID, arg.RootID)
+	row := q.db.QueryRow(ctx, lastBatch, arg.SignedAt, arg.OrgID, arg.RootID)
 	var i LastBatchRow
-	err := row.Scan(&i.Number, &i.CreatedAt)
+	err := row.Scan(&i.Number, &i.WholeAt)
 	return i, err
 }
 
