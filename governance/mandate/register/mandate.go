@@ -252,6 +252,9 @@ func fromRow(r registerdb.Mandate) (Mandate, error) {
 			return Mandate{}, fmt.Errorf("read the mandate %s: %w", r.ID, err)
 		}
 	}
+	if m.State == mandate.Draft && r.UntilAt.Before(m.Grant.Until) { // it was thrown away, and its page may still be open
+		m.Grant.Until = r.UntilAt.UTC()
+	}
 	return m, nil
 }
 

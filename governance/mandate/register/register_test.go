@@ -16,6 +16,7 @@ import (
 	"ambit.dev/ambit/governance/mandate"
 	"ambit.dev/ambit/governance/mandate/register"
 	"ambit.dev/ambit/governance/mandate/sdjwt"
+	"ambit.dev/ambit/internal/clock"
 	"ambit.dev/ambit/internal/fault"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/money"
@@ -399,4 +400,95 @@ func TestMandatesAreTheOrganisations(t *testing.T) {
 		_, err := w.mandates.Get(w.ctx(), tx, w.org, m.ID)
 		return err
 	}), "not_found"), "the rows of one organisation are not there for another")
+}
+
+func TestADraftThatWasThrownAwayIsSignedByNobody(t *testing.T) {
+	w := newWorld(t)
+	var m register.Mandate
+	w.in(func(ctx context.Context, tx pgx.Tx) (err error) {
+		if m, err = w.mandates.Draft(ctx, tx, w.org, register.DraftInput{Agent: w.agent, Grant: grant(money.Dollar, 0)}); err != nil {
+			return err
+		}
+		m, err = w.mandates.Prepare(ctx, tx, w.org, m.ID, w.user)
+		return err
+	})
+	w.in(func(ctx context.Context, tx pgx.Tx) error {
+		_, err := w.mandates.Revoke(ctx, tx, w.org, m.ID, "not this one")
+		return err
+	})
+	require.True(t, fault.IsCode(w.try(func(ctx context.Context, tx pgx.Tx) error {
+		_, err := w.mandates.Sign(ctx, tx, w.org, m.ID, w.user, w.proof(m, identity.MethodPasskey))
+		return err
+	}), "state_conflict"), "the page that was open can't sign it any more")
+	require.True(t, fault.IsCode(w.try(func(ctx context.Context, tx pgx.Tx) error {
+		_, err := w.mandates.Prepare(ctx, tx, w.org, m.ID, w.user)
+		return err
+	}), "state_conflict"), "nor is it shown to be signed")
+	w.in(func(ctx context.Context, tx pgx.Tx) error {
+		again, err := w.mandates.Get(ctx, tx, w.org, m.ID)
+		require.NotEqual(t, mandate.Draft, again.Status(w.clock.Now()))
+		return err
+	})
+}
+
+func TestDraftsThatWereThrownAwayOrAreOverLeaveRoomForOthers(t *testing.T) {
+	w := newWorld(t)
+	draft := func() (m register.Mandate, err error) {
+		err = w.try(func(ctx context.Context, tx pgx.Tx) (err error) {
+			m, err = w.mandates.Draft(ctx, tx, w.org, register.DraftInput{Agent: w.agent, Grant: grant(money.Dollar, 0)})
+			return err
+		})
+		return m, err
+	}
+	first, err := draft()
+	require.NoError(t, err)
+	_, err = w.owner.Exec(t.Context(), `INSERT INTO mandates (org_id, id, project_id, path, agent_id, state, intent, grant_json, until_at, body, digest, key_id, created_by, created_at, updated_at)
+		SELECT org_id, 'man_' || n, project_id, ARRAY['man_' || n], agent_id, state, intent, grant_json, until_at, body, digest, key_id, created_by, created_at, updated_at
+		FROM mandates, generate_series(1, 199) n`)
+	require.NoError(t, err)
+	_, err = draft()
+	require.True(t, fault.IsCode(err, "state_conflict"), "%v", err)
+	w.in(func(ctx context.Context, tx pgx.Tx) error {
+		_, err := w.mandates.Revoke(ctx, tx, w.org, first.ID, "")
+		return err
+	})
+	_, err = draft()
+	require.NoError(t, err)
+}
+
+func TestAnOrganisationHasSoManyMandatesInForceThoseHandedOnIncluded(t *testing.T) {
+	w := newWorld(t)
+	root := w.signed(grant(money.Dollar, 2))
+	_, err := w.owner.Exec(t.Context(), `INSERT INTO mandates (org_id, id, project_id, path, agent_id, state, intent, grant_json, until_at, body, digest, key_id, token, user_id, created_by, created_at, updated_at, signed_at)
+		SELECT org_id, 'man_' || n, project_id, ARRAY['man_' || n], agent_id, state, intent, grant_json, until_at, body, digest, key_id, token, user_id, created_by, created_at, updated_at, signed_at
+		FROM mandates, generate_series(1, 4999) n`)
+	require.NoError(t, err)
+	_, err = w.narrow(root, w.agent, mandate.Grant{Depth: -1})
+	require.True(t, fault.IsCode(err, "state_conflict"), "%v", err)
+}
+
+func TestAMandateWhoseConfirmationCameToNothingCanBeShownAgain(t *testing.T) {
+	w := newWorld(t)
+	var first, again register.Mandate
+	w.in(func(ctx context.Context, tx pgx.Tx) (err error) {
+		if first, err = w.mandates.Draft(ctx, tx, w.org, register.DraftInput{Agent: w.agent, Grant: grant(money.Dollar, 0)}); err != nil {
+			return err
+		}
+		if first, err = w.mandates.Prepare(ctx, tx, w.org, first.ID, w.user); err != nil {
+			return err
+		}
+		again, err = w.mandates.Prepare(ctx, tx, w.org, first.ID, w.user)
+		return err
+	})
+	require.Equal(t, first.Digest, again.Digest, "while it can be answered it is one question")
+	later := register.New(w.keys, w.instance, clock.NewOffset(identity.ChallengeLasts))
+	w.in(func(ctx context.Context, tx pgx.Tx) (err error) {
+		again, err = later.Prepare(ctx, tx, w.org, first.ID, w.user)
+		return err
+	})
+	require.NotEqual(t, first.Digest, again.Digest, "a digest that was confirmed once is never asked for again")
+	w.in(func(ctx context.Context, tx pgx.Tx) error {
+		_, err := w.mandates.Sign(ctx, tx, w.org, again.ID, w.user, w.proof(again, identity.MethodPasskey))
+		return err
+	})
 }

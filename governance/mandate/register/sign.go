@@ -130,7 +130,8 @@ func open(ctx context.Context, tx pgx.Tx, now time.Time, org id.Org, of id.Manda
 }
 
 // Prepare makes a draft ready for a person to sign: what is returned is what is to be shown, and its digest what is to be confirmed. It is
-// written anew for another person, and when the agent's key is another by now.
+// written anew for another person, when the agent's key is another by now, and when the last answer to it would come too late: then its digest may
+// have been confirmed by an answer that came to nothing, and no digest is asked for twice.
 func (s *Service) Prepare(ctx context.Context, tx pgx.Tx, org id.Org, of id.Mandate, user id.User) (Mandate, error) {
 	q := registerdb.New(tx)
 	row, err := q.LockMandate(ctx, registerdb.LockMandateParams{OrgID: string(org), ID: string(of)})
@@ -151,7 +152,7 @@ func (s *Service) Prepare(ctx context.Context, tx pgx.Tx, org id.Org, of id.Mand
 	if err != nil {
 		return Mandate{}, err
 	}
-	if m.User == user && m.KeyID == key.KeyID {
+	if m.User == user && m.KeyID == key.KeyID && s.clock.Now().Sub(m.UpdatedAt) < identity.ChallengeLasts {
 		return m, nil
 	}
 	body, digest, err := written(mandate.Terms{
@@ -198,10 +199,8 @@ func (s *Service) Sign(ctx context.Context, tx pgx.Tx, org id.Org, of id.Mandate
 	if err := s.confirmed(ctx, tx, m, user, proof); err != nil {
 		return Mandate{}, err
 	}
-	if n, err := q.CountInForce(ctx, string(org)); err != nil {
-		return Mandate{}, fmt.Errorf("count the mandates: %w", err)
-	} else if n >= maxInForce {
-		return Mandate{}, fault.Newf(fault.Conflict, "state_conflict", "An organisation has at most %d mandates in force. Revoke those that nobody needs.", maxInForce)
+	if err := roomForMore(ctx, q, org); err != nil {
+		return Mandate{}, err
 	}
 	shown, err := json.Marshal(proof)
 	if err != nil {
@@ -223,6 +222,18 @@ func (s *Service) Sign(ctx context.Context, tx pgx.Tx, org id.Org, of id.Mandate
 		return Mandate{}, fmt.Errorf("keep the signed mandate %s: %w", of, err)
 	}
 	return fromRow(row)
+}
+
+// roomForMore is asked under the lock of whoever changes the rules.
+func roomForMore(ctx context.Context, q *registerdb.Queries, org id.Org) error {
+	n, err := q.CountInForce(ctx, string(org))
+	if err != nil {
+		return fmt.Errorf("count the mandates: %w", err)
+	}
+	if n >= maxInForce {
+		return fault.Newf(fault.Conflict, "state_conflict", "An organisation has at most %d mandates in force. Revoke those that nobody needs.", maxInForce)
+	}
+	return nil
 }
 
 // Purpose names the signing of a mandate to the step-up: an answer for another act is none for this.
@@ -260,6 +271,9 @@ type NarrowInput struct {
 func (s *Service) Narrow(ctx context.Context, tx pgx.Tx, org id.Org, in NarrowInput) (Mandate, error) {
 	now := s.clock.Now()
 	if err := policy.Raise(ctx, tx, now, org); err != nil { // a revocation of what is above waits for this, and reaches it
+		return Mandate{}, err
+	}
+	if err := roomForMore(ctx, registerdb.New(tx), org); err != nil {
 		return Mandate{}, err
 	}
 	parent, err := s.Get(ctx, tx, org, in.Parent)
