@@ -333,6 +333,15 @@ func (p *Projection) session(ev journal.Event) (*Entry, error) {
 		return p.note(ev, "refresh", "Queued again", m.Reason), nil
 	case "session.error":
 		return p.failure(ev)
+	case "approval.requested":
+		m, err := journal.Decode[journal.ApprovalRequested](ev)
+		return p.noted(ev, err, "hand", "Asked for approval", m.Name+", under "+m.Why)
+	case "approval.decided":
+		m, err := journal.Decode[journal.ApprovalDecided](ev)
+		return p.noted(ev, err, "hand", answers[m.Decision], p.answer(m))
+	case "session.tainted":
+		m, err := journal.Decode[journal.Tainted](ev)
+		return p.noted(ev, err, "warning", "Read from outside", m.Ref+"; what it sends out from here on is asked about, unless a rule says otherwise")
 	case "session.limits_changed":
 		m, err := journal.Decode[journal.SessionLimits](ev)
 		return p.noted(ev, err, "settings", "Limits changed", "by "+p.speaker(m.By))
@@ -367,6 +376,22 @@ func (p *Projection) session(ev journal.Event) (*Entry, error) {
 		return nil, nil // shown in the header, or as what follows
 	}
 	return p.note(ev, "info", ev.Type, ""), nil
+}
+
+// answers say what became of an approval; silence is not told as a person's no.
+var answers = map[string]string{
+	"approved": "Approved once", "refused": "Refused", "edited": "Arguments changed by a person", "expired": "Nobody answered in time", "void": "Not asked any more",
+}
+
+func (p *Projection) answer(m journal.ApprovalDecided) string {
+	var parts []string
+	if m.By != nil {
+		parts = append(parts, "by "+p.speaker(*m.By))
+	}
+	if m.Reason != "" && m.Decision != "expired" {
+		parts = append(parts, m.Reason)
+	}
+	return strings.Join(parts, ": ")
 }
 
 func (p *Projection) failure(ev journal.Event) (*Entry, error) {

@@ -51,6 +51,9 @@ func (g *Gate) AdmitAsked(ctx context.Context, tx pgx.Tx, now time.Time, session
 	if reason, facts := permitted(rules, now, &session.Session, p, amount); reason != nil {
 		return Decision{Outcome: journal.Denied, Reasons: []journal.Reason{*reason}, Asked: facts}, nil
 	}
+	if reason := mandated(rules, now, &session.Session, p, amount); reason != nil { // nobody is asked about what a mandate forbids
+		return Decision{Outcome: journal.Denied, Reasons: []journal.Reason{*reason}}, nil
+	}
 	question.Effect = asked(&session.Session, p, amount, now)
 	question.Shown.Amount = amount
 	answer, err := approval.Stand(ctx, tx, now, rules, question)

@@ -108,7 +108,9 @@ func (c *court) table() (all []plea) {
 		changed("the address", func(x *trial) provider.Call { return request(x.url("evil")) }),
 		changed("the method", func(x *trial) provider.Call { return call("DELETE", x.good()) }),
 		changed("the body", func(x *trial) provider.Call { return call("POST", x.good(), "body", "all of it") }),
-		changed("a header", func(x *trial) provider.Call { return call("GET", x.good(), "headers", map[string]string{"X-Amount": "1000"}) }),
+		changed("a header", func(x *trial) provider.Call {
+			return call("GET", x.good(), "headers", map[string]string{"X-Amount": "1000"})
+		}),
 		changed("the query", func(x *trial) provider.Call { return request(x.good() + "?amount=1000") }))
 
 	add("replays an approval", plea{rule: everything, twin: turns(careful, times(2)), want: 2},
@@ -208,7 +210,9 @@ func (c *court) table() (all []plea) {
 		reads("sends it on", careful, func(x *trial) []provider.Turn { return oneByOne(post(x.url("evil"))) }),
 		reads("hides it in an address", careful, func(x *trial) []provider.Turn { return oneByOne(request(x.url("evil?secret=1"))) }),
 		reads("deletes", careful, func(x *trial) []provider.Turn { return oneByOne(call("DELETE", x.url("evil"))) }),
-		reads("several at once", careful, func(x *trial) []provider.Turn { return atOnceTurn(post(x.url("evil")), request(x.url("evil")), call("PUT", x.url("evil"))) }),
+		reads("several at once", careful, func(x *trial) []provider.Turn {
+			return atOnceTurn(post(x.url("evil")), request(x.url("evil")), call("PUT", x.url("evil")))
+		}),
 		reads("to another address of the server", careful, func(x *trial) []provider.Turn {
 			return oneByOne(post(strings.Replace(x.url("evil"), "127.0.0.1", "127.0.0.2", 1)))
 		}),

@@ -121,7 +121,9 @@ type trial struct {
 	stop    string
 }
 
-func (x *trial) url(rest string) string { return "http://127.0.0.1:" + x.open.port + "/" + x.tag + "/" + rest }
+func (x *trial) url(rest string) string {
+	return "http://127.0.0.1:" + x.open.port + "/" + x.tag + "/" + rest
+}
 
 func (x *trial) good() string { return x.url("good") }
 
