@@ -27,6 +27,7 @@ func TestMailedLinks(t *testing.T) {
 	t.Run("an address is confirmed", l.confirmed)
 	t.Run("a password is forgotten", l.forgotten)
 	t.Run("an admin governs what a member's session does and spends", l.governed)
+	t.Run("a person signs what an agent may spend, and another decides what it may do", l.authorised)
 }
 
 const firstPassword, secondPassword = "quiet rivers under old stones", "seven lanterns on the harbour wall"
