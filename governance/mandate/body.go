@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -224,6 +225,11 @@ func Read(body map[string]any, strict bool) (Terms, error) {
 			return Terms{}, unacceptable("", "it says something that is not enforced here (%s)", name)
 		}
 	}
+	cnf, _ := body["cnf"].(map[string]any)
+	ours, told := body["ambit"].(map[string]any)
+	if !onlyMembers(cnf, "jwk") || (body["ambit"] != nil && !told) || !onlyMembers(ours, "mandate", "organization", "agent", "user", "intent") {
+		return Terms{}, unacceptable("", "it says something of itself, or of its key, that is not understood here")
+	}
 	var in struct {
 		Constraints *[]json.RawMessage `json:"constraints"`
 		Issued      int64              `json:"iat"`
@@ -252,7 +258,8 @@ func Read(body map[string]any, strict bool) (Terms, error) {
 		d := json.NewDecoder(bytes.NewReader(one))
 		d.UseNumber()
 		d.DisallowUnknownFields() // a member that is passed over may be what narrows it
-		if err := d.Decode(&c); err != nil {
+		var spelt map[string]any  // the decoder takes a name in other letters for the same, which no other reader does
+		if err := errors.Join(d.Decode(&c), json.Unmarshal(one, &spelt)); err != nil || !onlyMembers(spelt, constraintMembers...) {
 			var named struct{ Type string }
 			_ = json.Unmarshal(one, &named)
 			return Terms{}, unacceptable(named.Type, "is not understood")
@@ -282,6 +289,18 @@ func Read(body map[string]any, strict bool) (Terms, error) {
 		}
 	}
 	return t, t.Grant.recurs(recurrence, budget)
+}
+
+var constraintMembers = []string{"type", "currency", "max", "min", "frequency", "max_occurrences", "not_before", "not_after", "allowed", "amount", "every", "levels"}
+
+// onlyMembers says that an object has no members but these, spelt so.
+func onlyMembers(m map[string]any, names ...string) bool {
+	for name := range m {
+		if !slices.Contains(names, name) {
+			return false
+		}
+	}
+	return true
 }
 
 // recurs says what AP2's budget is the limit of.
