@@ -35,6 +35,9 @@ type Checked struct {
 	Batches   int
 }
 
+// Purpose is what the person who signs a mandate is asked to confirm: an answer for another act is none for this.
+func Purpose(of id.Mandate) string { return "mandate.sign:" + string(of) }
+
 // ProofCheck checks the proof that a person signed a body, with the instance's keys. It is identity.VerifyProof's, by whoever calls.
 type ProofCheck func(proof json.RawMessage, digest [32]byte, keys jose.JSONWebKeySet) error
 
@@ -63,6 +66,14 @@ func VerifyFile(raw []byte, keys jose.JSONWebKeySet, now time.Time, proof ProofC
 		if err := proof(out.Proof, out.Digests[0], keys); err != nil {
 			return Checked{}, fmt.Errorf("the person's confirmation: %w", err)
 		}
+		var by struct {
+			User    id.User `json:"user"`
+			Purpose string  `json:"purpose"`
+		}
+		root := out.Terms[0]
+		if err := json.Unmarshal(out.Proof, &by); err != nil || by.User != root.By || root.By == "" || by.Purpose != Purpose(root.ID) {
+			return Checked{}, unacceptable("", "what was confirmed is not the signing of this mandate by the person who is named in it")
+		}
 	}
 	all := map[id.Mandate]Terms{}
 	for _, t := range out.Terms {
@@ -85,18 +96,38 @@ func VerifyFile(raw []byte, keys jose.JSONWebKeySet, now time.Time, proof ProofC
 	if err := out.batches(f, keys, all); err != nil {
 		return Checked{}, err
 	}
+	return out, out.closed(f, keys, now, all)
+}
+
+// closed checks what was paid: to each payee under each mandate, at most what its receipts sum up to, rounded up to the cent once.
+func (c *Checked) closed(f File, keys jose.JSONWebKeySet, now time.Time, all map[id.Mandate]Terms) error {
+	type account struct {
+		of    id.Mandate
+		payee string
+	}
+	left := map[account]int64{}
+	for _, r := range c.Spends {
+		left[account{r.Path[len(r.Path)-1], r.Payee}] += r.Amount
+	}
+	for a, n := range left {
+		left[a] = (n + int64(money.Cent) - 1) / int64(money.Cent)
+	}
 	for _, text := range f.Closed {
 		p, err := proven(text, keys, now)
 		if err != nil {
-			return Checked{}, fmt.Errorf("what was paid: %w", err)
+			return fmt.Errorf("what was paid: %w", err)
 		}
 		if p.Closed == nil || all[p.Leaf().ID].ID == "" {
-			return Checked{}, unacceptable("", "the file holds a payment that is not under it")
+			return unacceptable("", "the file holds a payment that is not under it")
 		}
-		out.Paid = append(out.Paid, *p.Closed)
-		out.PaidCents += p.Closed.Amount.Amount
+		a := account{p.Leaf().ID, p.Closed.Payee.ID}
+		if left[a] -= p.Closed.Amount.Amount; left[a] < 0 {
+			return unacceptable("", "%s was paid more under the mandate %s than the receipts sum up to, or a payment stands twice", a.payee, a.of)
+		}
+		c.Paid = append(c.Paid, *p.Closed)
+		c.PaidCents += p.Closed.Amount.Amount
 	}
-	return out, nil
+	return nil
 }
 
 // VerifyWith checks a chain that is in force now, whose root was signed by one of the keys.
@@ -202,6 +233,8 @@ func spendsWithin(r Line, all map[id.Mandate]Terms, spent map[id.Mandate]money.N
 		switch {
 		case amount < 0 || r.Amount > r.Held:
 			return no("it captured more than was held")
+		case !r.HeldAt.Before(g.Until) || (g.From != nil && r.HeldAt.Add(sdjwt.Skew).Before(*g.From)):
+			return no("it was held on %s", stamp(r.HeldAt))
 		case g.Total != nil && spent[of] > *g.Total:
 			return no("%s were spent of %s", spent[of].Display(), g.Total.Display())
 		case g.PerAction != nil && money.Nanos(r.Held) > *g.PerAction:

@@ -138,6 +138,7 @@ func TestAFileProvesWhatWasSpentWithThePublicKeysAlone(t *testing.T) {
 		"another's statement":  changed(func(f *mandate.File) { f.Batches[0].Statement = f.Batches[1].Statement }),
 		"another chain":        changed(func(f *mandate.File) { f.Chain = strings.Replace(f.Chain, ".", ".A", 1) }),
 		"a payment altered":    changed(func(f *mandate.File) { f.Closed[0] = f.Closed[0][:len(f.Closed[0])-9] + "AAAAAAAA~" }),
+		"a payment twice":      changed(func(f *mandate.File) { f.Closed = append(f.Closed, f.Closed[0]) }),
 		"a member more":        func(s string) string { return `{"more":1,` + s[1:] },
 	} {
 		text := change(string(raw))
@@ -181,4 +182,57 @@ func TestNoReceiptIsLostWhereThereAreMoreThanABatchHolds(t *testing.T) {
 	c, err := mandate.VerifyFile(w.export(root.ID), w.keySet(), time.Now(), nil)
 	require.NoError(t, err)
 	require.Len(t, c.Refusals, refusals)
+}
+
+func TestAFileIsSignedByThePersonWhoIsNamedInIt(t *testing.T) {
+	w := newWorld(t)
+	checked := func(change func(p *identity.Proof)) error {
+		var m register.Mandate
+		w.in(func(ctx context.Context, tx pgx.Tx) (err error) {
+			if m, err = w.mandates.Draft(ctx, tx, w.org, register.DraftInput{Agent: w.agent, Grant: grant(money.Dollar, 0)}); err != nil {
+				return err
+			}
+			if m, err = w.mandates.Prepare(ctx, tx, w.org, m.ID, w.user); err != nil {
+				return err
+			}
+			m, err = w.mandates.Sign(ctx, tx, w.org, m.ID, w.user, w.proof(m, identity.MethodPasskey))
+			return err
+		})
+		// Signed by the same organisation, with another's answer beside the very same body.
+		var f mandate.File
+		require.NoError(t, json.Unmarshal(w.export(m.ID), &f))
+		proof := w.proof(m, identity.MethodPasskey)
+		change(&proof)
+		shown, err := json.Marshal(proof)
+		require.NoError(t, err)
+		w.in(func(ctx context.Context, tx pgx.Tx) error {
+			token, err := mandate.SignRoot(func(header map[string]any, payload []byte) (string, error) {
+				return w.keys.SignAsOrganization(ctx, tx, w.org, header, payload)
+			}, m.Body, shown)
+			f.Chain = token.String()
+			return err
+		})
+		raw, err := json.Marshal(f)
+		require.NoError(t, err)
+		_, err = mandate.VerifyFile(raw, w.keySet(), time.Now(), func(json.RawMessage, [32]byte, jose.JSONWebKeySet) error { return nil })
+		return err
+	}
+	require.NoError(t, checked(func(*identity.Proof) {}))
+	require.ErrorContains(t, checked(func(p *identity.Proof) { p.User = string(id.New[id.User]()) }), "by the person who is named")
+	require.ErrorContains(t, checked(func(p *identity.Proof) { p.Purpose = "passkey.enrol" }), "by the person who is named")
+}
+
+func TestASpendOutsideOfTheMandatesTimeIsFoundInItsFile(t *testing.T) {
+	for _, shift := range []string{"2 hours", "-2 hours"} {
+		w := newWorld(t)
+		g := grant(money.Dollar, 0)
+		from := time.Now().Add(-time.Second)
+		g.From = &from
+		root := w.signed(g)
+		w.spend(w.session(root), 1_000)
+		_, err := w.owner.Exec(t.Context(), `UPDATE holds SET created_at = created_at + $1::interval`, shift)
+		require.NoError(t, err)
+		_, err = mandate.VerifyFile(w.export(root.ID), w.keySet(), time.Now(), nil)
+		require.ErrorContains(t, err, "it was held on", shift)
+	}
 }

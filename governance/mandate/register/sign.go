@@ -237,7 +237,7 @@ func roomForMore(ctx context.Context, q *registerdb.Queries, org id.Org) error {
 }
 
 // Purpose names the signing of a mandate to the step-up: an answer for another act is none for this.
-func Purpose(of id.Mandate) string { return "mandate.sign:" + string(of) }
+func Purpose(of id.Mandate) string { return mandate.Purpose(of) }
 
 func (s *Service) confirmed(ctx context.Context, tx pgx.Tx, m Mandate, user id.User, proof identity.Proof) error {
 	switch {
