@@ -51,6 +51,19 @@ func TestAMandateFromItsDraftToItsRevocation(t *testing.T) {
 	judgeAt(t, tab, "mandates-empty", home+"/mandates")
 	judgeAt(t, tab, "mandate-new", home+"/mandates/new")
 
+	judgeAt(t, tab, "mandate-settings", home+"/mandates/settings")
+	tab.Visit(t, home+"/mandates/settings")
+	tab.Fill(t, "#f-passkey_above", "20")
+	tab.Choose(t, "Scout", "main")
+	tab.Choose(t, "Save", "main")
+	tab.UntilSays(t, "body", "It binds from now on")
+	require.NoError(t, w.db.InTx(ada.ctx(t), ada.Organization.ID, func(tx pgx.Tx) error {
+		s, err := w.mandates.Settings(ada.ctx(t), tx, ada.Organization.ID)
+		require.Equal(t, 20*money.Dollar, s.PasskeyAbove)
+		require.Equal(t, []string{string(agent.ID)}, s.RequiredOf)
+		return err
+	}))
+
 	write := func(total string) {
 		tab.Visit(t, home+"/mandates/new?agent="+string(agent.ID))
 		tab.Write(t, "What for", "Research on batteries")

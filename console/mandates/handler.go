@@ -48,6 +48,8 @@ func (h *Handler) Register(g *echo.Group) {
 	g.GET("/mandates", h.list, read)
 	g.GET("/mandates/new", h.newForm, write)
 	g.POST("/mandates/new", h.create, write)
+	g.GET("/mandates/settings", h.settings, page.Need(tenants.OrganizationWrite))
+	g.POST("/mandates/settings", h.setSettings, page.Need(tenants.OrganizationWrite))
 	g.GET("/mandates/:mandate", h.show, read)
 	g.GET("/mandates/:mandate/export", h.export, read)
 	g.GET("/mandates/:mandate/sign", h.signForm, write)
@@ -62,6 +64,9 @@ func (h *Handler) list(c echo.Context) error {
 	ctx, p := c.Request().Context(), page.PlaceOf(c)
 	after, _ := id.Parse[id.Mandate](c.QueryParam("after"))
 	v := listView{New: p.Path("mandates", "new"), CanWrite: p.Can(tenants.MandatesWrite)}
+	if p.Can(tenants.OrganizationWrite) {
+		v.Settings = p.Path("mandates", "settings")
+	}
 	err := h.DB.InTx(ctx, p.Org, func(tx pgx.Tx) error {
 		roots, err := h.Mandates.List(ctx, tx, p.Org, register.Filter{Project: p.Project, Roots: true, After: after, Limit: pageSize + 1})
 		if err != nil {

@@ -119,6 +119,7 @@ func status(of string) ui.Status {
 type listView struct {
 	Frame    page.Frame
 	New      string
+	Settings string
 	Rows     []row
 	CanWrite bool
 	Pager    ui.PagerProps
