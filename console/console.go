@@ -166,7 +166,7 @@ func registerProject(g *echo.Group, d Deps) {
 	(&members.Handler{DB: d.DB, Tenants: d.Tenants}).Register(g)
 	(&webhooks.Handler{DB: d.DB, Webhooks: d.Webhooks}).Register(g)
 	(&keys.Handler{DB: d.DB, Tenants: d.Tenants, APIURL: d.APIURL}).Register(g)
-	(&stops.Handler{DB: d.DB, Agents: d.Agents, Tenants: d.Tenants, Sessions: d.Sessions}).Register(g)
+	(&stops.Handler{DB: d.DB, Agents: d.Agents, Tenants: d.Tenants, Sessions: d.Sessions, Mandates: d.Mandates}).Register(g)
 	(&settings.Handler{DB: d.DB, Tenants: d.Tenants, StepUp: d.StepUp}).Register(g)
 }
 

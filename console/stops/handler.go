@@ -13,6 +13,7 @@ import (
 	"ambit.dev/ambit/agents"
 	"ambit.dev/ambit/console/page"
 	"ambit.dev/ambit/console/ui"
+	"ambit.dev/ambit/governance/mandate/register"
 	"ambit.dev/ambit/internal/fault"
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/postgres"
@@ -33,6 +34,7 @@ type Handler struct {
 	Agents   *agents.Service
 	Tenants  *tenants.Service
 	Sessions *scheduler.Service
+	Mandates *register.Service
 }
 
 // Register adds the pages to a project's routes.
@@ -250,12 +252,19 @@ func (h *Handler) names(c echo.Context, orders ...scheduler.StopOrder) (names, e
 	return out, nil
 }
 
-// nameOf is the name of an agent or of a key; empty for what is not there, or not the viewer's to see.
+// nameOf is the name of an agent or of a key, or what a mandate is for; empty for what is not there, or not the viewer's to see.
 func (h *Handler) nameOf(ctx context.Context, p page.Place, one string) (name string, err error) {
 	if agent, bad := id.Parse[id.Agent](one); bad == nil && p.Can(tenants.AgentsRead) {
 		err = h.DB.InTx(ctx, p.Org, func(tx pgx.Tx) error {
 			found, err := h.Agents.Get(ctx, tx, p.Org, agent)
 			name = found.Name
+			return err
+		})
+	}
+	if mandate, bad := id.Parse[id.Mandate](one); bad == nil && p.Can(tenants.MandatesRead) {
+		err = h.DB.InTx(ctx, p.Org, func(tx pgx.Tx) error {
+			found, err := h.Mandates.Get(ctx, tx, p.Org, mandate)
+			name = found.Grant.Intent
 			return err
 		})
 	}

@@ -51,7 +51,7 @@ type listView struct {
 	Pager ui.PagerProps
 }
 
-var nouns = map[string]string{scheduler.ScopeAgent: "Agent", scheduler.ScopeKey: "API key", scheduler.ScopeProject: "Project", scheduler.ScopeOrganization: "Everything"}
+var nouns = map[string]string{scheduler.ScopeAgent: "Agent", scheduler.ScopeKey: "API key", scheduler.ScopeProject: "Project", scheduler.ScopeOrganization: "Everything", scheduler.ScopeMandate: "Mandate"}
 
 // names are what people call things and each other, by their ids. What has none here is shown by its id.
 type names map[string]string

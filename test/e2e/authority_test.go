@@ -216,7 +216,7 @@ func (a *authority) revokes(t *testing.T) {
 	a.tab.Visit(t, a.home+"/mandates/"+a.mandate+"/revoke")
 	a.tab.Write(t, "Reason", "The office is supplied")
 	a.tab.Choose(t, "Revoke", "main form")
-	a.tab.Until(t, `location.pathname.includes("/stops/")`)
+	a.tab.UntilSays(t, "h1", "Stop of mandate Supplies for the harbour office")
 	a.judge(t, a.tab, "mandate-revocation")
 	a.tab.Visit(t, a.home+"/mandates/"+a.mandate)
 	a.tab.UntilSays(t, "main", "Revoked")
