@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -36,13 +38,25 @@ func Open(ctx context.Context, cfg config.Config) (*seal.Sealer, error) {
 	defer cancel()
 	keeper, err := secrets.OpenKeeper(ctx, cfg.MasterKeyURL.Reveal())
 	if err != nil {
-		return nil, fmt.Errorf("open AMBIT_MASTER_KEY_URL: %w", err)
+		return nil, fmt.Errorf("open AMBIT_MASTER_KEY_URL: %s", without(cfg.MasterKeyURL.Reveal(), err))
 	}
 	text, err := read(ctx, keeper, cfg)
 	if err = errors.Join(err, keeper.Close()); err != nil {
 		return nil, err
 	}
 	return seal.Open(text, "")
+}
+
+// without is what an error says but for the address, of which a part may be a key itself.
+func without(address string, err error) string {
+	scheme, _, _ := strings.Cut(address, ":")
+	text := strings.ReplaceAll(err.Error(), address, scheme+"://…")
+	quoted := strings.Trim(strconv.Quote(address), `"`)
+	text = strings.ReplaceAll(text, quoted, scheme+"://…")
+	if u, bad := url.Parse(address); bad == nil { // as it is written again
+		text = strings.ReplaceAll(text, u.String(), scheme+"://…")
+	}
+	return text
 }
 
 func read(ctx context.Context, keeper *secrets.Keeper, cfg config.Config) (string, error) {

@@ -95,6 +95,14 @@ func TestAKeyInUseIsBroughtUnderTheService(t *testing.T) {
 	require.False(t, bytes.Contains(encrypted, bytes.TrimSpace(clear)))
 }
 
+func TestAnErrorTellsNoAddress(t *testing.T) {
+	for _, address := range []string{"unknown64key://smGbjm71Nxd1Ig5FS0wj9SlbzAIrnolCz9bQQ6uAhl4=", "base64key://smGbjm71Nxd1Ig5FS0wj9SlbzAIrnolCz9bQQ6uAhl4=?more=1", "unknown64key://smGbjm71Nxd1Ig5FS0wj9SlbzAIrnolCz9bQQ6uAhl4=\n"} {
+		_, err := masterkey.Open(t.Context(), settings(t, address))
+		require.ErrorContains(t, err, "AMBIT_MASTER_KEY_URL")
+		require.NotContains(t, err.Error(), "smGbjm71", "an address may hold a key")
+	}
+}
+
 func TestAnUnusableAddressIsRefused(t *testing.T) {
 	for _, bad := range []string{"nowhere://x", "base64key://short", "::"} {
 		cfg := settings(t, bad)
