@@ -492,3 +492,24 @@ func TestAMandateWhoseConfirmationCameToNothingCanBeShownAgain(t *testing.T) {
 		return err
 	})
 }
+
+func TestWhoIsOfOneProjectHandsNothingOnToAnother(t *testing.T) {
+	w := newWorld(t)
+	root := w.signed(grant(money.Dollar, 2))
+	here, elsewhere := w.newAgent(), w.newAgent()
+	other := id.New[id.Project]()
+	_, err := w.owner.Exec(t.Context(), `INSERT INTO projects (org_id, id, name, slug, created_at, updated_at) VALUES ($1, $2, 'q', 'q', now(), now())`, w.org, other)
+	require.NoError(t, err)
+	_, err = w.owner.Exec(t.Context(), `UPDATE agents SET project_id = $1 WHERE id = $2`, other, elsewhere)
+	require.NoError(t, err)
+	narrow := func(agent id.Agent, project id.Project) error {
+		return w.try(func(ctx context.Context, tx pgx.Tx) error {
+			_, err := w.mandates.Narrow(ctx, tx, w.org, register.NarrowInput{Parent: root.ID, Agent: agent, Project: project, Grant: mandate.Grant{Depth: -1}})
+			return err
+		})
+	}
+	require.NoError(t, narrow(here, w.project))
+	require.True(t, fault.IsCode(narrow(elsewhere, w.project), "invalid_request"), "an agent of another project")
+	require.True(t, fault.IsCode(narrow(here, other), "not_found"), "a mandate of another project")
+	require.NoError(t, narrow(elsewhere, ""), "the whole organisation may")
+}

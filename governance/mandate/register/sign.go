@@ -260,9 +260,10 @@ func (s *Service) confirmed(ctx context.Context, tx pgx.Tx, m Mandate, user id.U
 
 // NarrowInput is what a sub-mandate is made from. What the grant leaves open it has from its parent.
 type NarrowInput struct {
-	Parent  id.Mandate
-	Agent   id.Agent
-	Grant   mandate.Grant
+	Parent id.Mandate
+	Agent  id.Agent
+	Grant  mandate.Grant
+	// Project, if it is given, is where the parent and the agent must lie.
 	Project id.Project
 }
 
@@ -302,7 +303,7 @@ func (s *Service) Narrow(ctx context.Context, tx pgx.Tx, org id.Org, in NarrowIn
 	if err := mandate.Narrow(parent.Grant, grant); err != nil {
 		return Mandate{}, wider(err)
 	}
-	return s.insert(ctx, tx, org, in.Agent, "", grant, &parent, now)
+	return s.insert(ctx, tx, org, in.Agent, in.Project, grant, &parent, now)
 }
 
 func wider(err error) error {
