@@ -33,13 +33,13 @@ type Question struct {
 type State int
 
 const (
-	// Clear: nobody is to be asked.
+	// Clear says that nobody is to be asked.
 	Clear State = iota
-	// Granted: it was approved, for this very action, and may be used once.
+	// Granted says that it was approved, for this very action, and may be used once.
 	Granted
-	// Waiting: somebody is asked.
+	// Waiting says that somebody is asked.
 	Waiting
-	// Rejected: a person refused it, nobody answered, or nobody could.
+	// Rejected says that a person refused it, nobody answered, or nobody could.
 	Rejected
 )
 
