@@ -9,6 +9,7 @@ import (
 	"ambit.dev/ambit/governance/approval/internal/approvaldb"
 	"ambit.dev/ambit/governance/policy"
 	"ambit.dev/ambit/internal/id"
+	"ambit.dev/ambit/tenants"
 )
 
 // Effect is what is known of an effect when it is decided whether anybody is asked.
@@ -28,7 +29,8 @@ type Effect struct {
 func May(set *policy.Set, e Effect) bool {
 	r := rulesOf(set)
 	for i := range r.asks {
-		if r.asks[i].fits(set, &e) && !r.waived(set, &e, string(r.asks[i].ID)) {
+		// What is waived counts towards a sum all the same.
+		if r.asks[i].fits(set, &e) && (r.asks[i].SumOver != nil || !r.waived(set, &e, string(r.asks[i].ID))) {
 			return true
 		}
 	}
@@ -116,14 +118,15 @@ type Fired struct {
 }
 
 // demandOf joins what several rules demand: the stages of each, one after the other, where the same approvers are asked once, by the
-// strictest of them. An organisation's own rules stand before the platform's, whose stage is then theirs.
+// strictest of them. An organisation's own rules stand before the platform's, whose stage is then theirs if nobody decides in it whom the
+// platform's would not ask: one rule more must not let fewer or others decide.
 func demandOf(fired []Stored) Demand {
 	d := Demand{AskerMay: true}
 	for _, r := range fired {
 		d.Rules = append(d.Rules, Fired{ID: r.ID, Name: r.Name, Words: r.Words(), Says: r.Description, Owner: r.Owner})
 		d.AskerMay = d.AskerMay && r.AskerMay
 		d.Passkey = d.Passkey || r.Passkey
-		if r.ID == Taint && len(d.Stages) > 0 {
+		if r.ID == Taint && slices.ContainsFunc(d.Stages, guards) {
 			continue
 		}
 		for _, s := range r.Stages {
@@ -140,6 +143,11 @@ func demandOf(fired []Stored) Demand {
 		}
 	}
 	return d
+}
+
+// guards reports whether a stage can stand for that of the platform's own rule: none but owners and admins decide in it.
+func guards(s Stage) bool {
+	return len(s.Members) == 0 && !slices.ContainsFunc(s.Roles, func(r tenants.Role) bool { return r != tenants.RoleOwner && r != tenants.RoleAdmin })
 }
 
 // Why says in one line which rules ask.

@@ -1,6 +1,7 @@
 package approval
 
 import (
+	"strings"
 	"time"
 )
 
@@ -17,7 +18,7 @@ func Remember(a *Approval, now time.Time) Rule {
 		subject = string(a.Project)
 	}
 	r := Rule{
-		Name: "Without asking: " + clip(a.Shown.Tool+" "+a.Shown.Domain, 80), Outcome: Waive, Subject: subject, Tool: a.Shown.Tool, Action: a.Shown.Does, Object: clip(a.Shown.Object, 500), Until: &until,
+		Name: "Without asking: " + clip(a.Shown.Tool+" "+a.Shown.Domain, 80), Outcome: Waive, Subject: subject, Tool: a.Shown.Tool, Action: literal(a.Shown.Does), Object: literal(a.Shown.Object), Until: &until,
 	}
 	if len(a.Demand.Rules) > 0 {
 		r.Waives = string(a.Demand.Rules[0].ID)
@@ -31,6 +32,9 @@ func Remember(a *Approval, now time.Time) Rule {
 	}
 	return r
 }
+
+// literal is a pattern of what the agent named that stands for no more than that: a star of the agent's own would let more go than was looked at.
+func literal(s string) string { return strings.ReplaceAll(clip(s, 500), "*", "%2A") }
 
 func clip(s string, most int) string {
 	if len(s) > most {

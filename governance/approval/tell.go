@@ -135,9 +135,10 @@ func askMail(a *Approval, to *member, org id.Org, stage int, link string) notifi
 		agent = "An agent"
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s asks to call %s", agent, a.Shown.Tool)
-	if a.Shown.Object != "" {
-		fmt.Fprintf(&b, " (%s)", strings.TrimSpace(a.Shown.Does+" "+a.Shown.Object))
+	fmt.Fprintf(&b, "%s asks to call %s", oneLine(agent), oneLine(a.Shown.Tool))
+	// Of the arguments no more than the host: the agent wrote them, and mails are kept by others.
+	if what := strings.TrimSpace(a.Shown.Does + " " + a.Shown.Domain); what != "" {
+		fmt.Fprintf(&b, " (%s)", oneLine(what))
 	}
 	fmt.Fprintf(&b, ", for at most %s.\n\nWhy you are asked: %s.\n", a.Shown.Amount.Display(), a.Demand.Why())
 	if a.Escalated {
