@@ -18,7 +18,7 @@ import (
 )
 
 // Decide takes a member's decision on an approval. When it is answered by that, the session's journal says so and the session goes on. The
-// faults are those of approval.Service.Decide; state_conflict for one whose session has ended.
+// faults are those of approval.Service.Decide; session_terminated for one whose session has ended, state_conflict while it is being stopped.
 func (s *Service) Decide(ctx context.Context, tx pgx.Tx, org id.Org, asked id.Approval, in approval.Decision) (approval.Approval, error) {
 	l, err := s.sessionOf(ctx, tx, org, asked)
 	if err != nil {
@@ -35,6 +35,9 @@ func (s *Service) Decide(ctx context.Context, tx pgx.Tx, org id.Org, asked id.Ap
 func (s *Service) sessionOf(ctx context.Context, tx pgx.Tx, org id.Org, asked id.Approval) (*journal.Locked, error) {
 	a, err := approval.Get(ctx, tx, org, asked)
 	if err != nil {
+		return nil, err
+	}
+	if err := mayBegin(ctx, tx, org, a.Session, "", "", ""); err != nil { // an answer gives it work
 		return nil, err
 	}
 	return journal.Lock(ctx, tx, org, a.Session)
@@ -130,7 +133,7 @@ func (k *ApprovalKeeper) RunOnce(ctx context.Context) error {
 	var failed []error
 	for _, one := range due {
 		err := k.db.InTx(ctx, one.Org, func(tx pgx.Tx) error { return k.service.lapse(ctx, tx, one.Org, one.Approval) })
-		if err != nil && !fault.IsCode(err, "session_terminated") {
+		if err != nil && !fault.IsCode(err, "session_terminated") && !fault.IsCode(err, "state_conflict") {
 			failed = append(failed, fmt.Errorf("approval %s: %w", one.Approval, err))
 		}
 	}

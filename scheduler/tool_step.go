@@ -68,7 +68,7 @@ func toolProposal(use loop.ToolUse, call connectors.Prepared, digest [32]byte, t
 	step := id.New[id.Step]()
 	return gate.Proposal{
 		Step: step, Kind: gate.ToolCall, Name: use.Name, Digest: digest, EffectKey: string(step), Within: limit + toolSlack + time.Minute, ToolUseID: use.ID,
-		Action: call.Action, Object: call.Object, Domain: call.Domain, Quantity: toolQuantities(use.Name), Risk: string(call.Risk), Tainted: tainted,
+		Action: call.Action, Object: call.Object, Domain: call.Domain, Quantity: toolQuantities(use.Name), Risk: string(call.Risk), Tainted: tainted, Asked: use.Asked,
 	}, limit
 }
 

@@ -24,6 +24,8 @@ type ToolUse struct {
 	Seq   int64
 	// EditedBy put these arguments in place of the model's; nil where they are its own.
 	EditedBy *journal.Actor
+	// Asked says that people were asked about it: then it goes the way of what they are asked about, whatever the rules say since.
+	Asked bool
 }
 
 // ModelCall is a request to be made.
@@ -156,6 +158,7 @@ type History struct {
 	assistantStep id.Step
 
 	edits map[int64]edit    // by the number of the tool use
+	asked map[string]bool   // the tool uses that people were asked about, by their ids
 	taint []journal.Tainted // what came from outside, in its order
 	by    []journal.Actor   // whose session it is, and who gave it input; each once
 }
@@ -168,7 +171,7 @@ type edit struct {
 
 // NewHistory is the history of a journal without events.
 func NewHistory() *History {
-	return &History{results: map[string]journal.AgentToolResult{}, edits: map[int64]edit{}}
+	return &History{results: map[string]journal.AgentToolResult{}, edits: map[int64]edit{}, asked: map[string]bool{}}
 }
 
 // Clone is a history of its own, to be folded further without a change to this one.
@@ -179,7 +182,8 @@ func (h *History) Clone() *History {
 		// The last message is the one that may still grow.
 		c.messages[n-1].Content = slices.Clone(c.messages[n-1].Content)
 	}
-	c.results, c.edits, c.taint, c.by = maps.Clone(h.results), maps.Clone(h.edits), slices.Clone(h.taint), slices.Clone(h.by)
+	c.results, c.edits, c.asked = maps.Clone(h.results), maps.Clone(h.edits), maps.Clone(h.asked)
+	c.taint, c.by = slices.Clone(h.taint), slices.Clone(h.by)
 	return &c
 }
 
@@ -264,6 +268,12 @@ func (h *History) apply(e journal.Event) error {
 			return fmt.Errorf("event %d is a second result of tool use %s", e.Seq, p.ToolUseID)
 		}
 		h.results[p.ToolUseID] = p
+	case journal.ApprovalRequested{}.EventType():
+		p, err := journal.Decode[journal.ApprovalRequested](e)
+		if err != nil {
+			return err
+		}
+		h.asked[p.ToolUseID] = true
 	case journal.ApprovalDecided{}.EventType():
 		p, err := journal.Decode[journal.ApprovalDecided](e)
 		if err != nil {
@@ -296,8 +306,9 @@ func (h *History) Askers() []journal.Actor { return h.by }
 // Taint is what the session has read from outside, in its order; empty for one that has read nothing.
 func (h *History) Taint() []journal.Tainted { return h.taint }
 
-// Edited returns the tool use with the arguments that a person put in place of the model's, if one has.
+// Edited returns the tool use with what people have to do with it: whether they were asked, and the arguments that one put in place of the model's.
 func (h *History) Edited(u ToolUse) ToolUse {
+	u.Asked = h.asked[u.ID]
 	if e, ok := h.edits[u.Seq]; ok {
 		u.Input, u.EditedBy = e.input, e.by
 	}

@@ -79,6 +79,10 @@ func Stand(ctx context.Context, tx pgx.Tx, now time.Time, set *policy.Set, quest
 		return Answer{}, err
 	}
 	if len(fired) == 0 && (last == nil || last.Status != Refused) { // a person's word stands, whatever the rules say since
+		if last != nil && (last.Status == Pending || last.Status == Approved) { // nobody is to decide any more on what is done without them
+			out.Approval = last
+			return out, out.void(ctx, q, now, "No rule asks for it any more.")
+		}
 		return out, nil
 	}
 	demand := demandOf(fired)
@@ -179,6 +183,9 @@ func (a *Answer) byLast(ctx context.Context, q *approvaldb.Queries, now time.Tim
 				return false, a.void(ctx, q, now, "Who approved it may not decide any more.")
 			}
 		}
+		if a.question.Shown.Amount > last.Shown.Amount {
+			return false, a.void(ctx, q, now, "It would cost more than was decided on.")
+		}
 		if !covers(last.Demand, demand) {
 			return false, a.void(ctx, q, now, "The rules ask for more than they did.")
 		}
@@ -221,7 +228,7 @@ func (a *Answer) open(ctx context.Context, q *approvaldb.Queries, now time.Time,
 		return err
 	}
 	for i, stage := range demand.Stages {
-		if could := len(people.couldDecide(&asked, i, true)); could < stage.Need {
+		if could := min(len(people.couldDecide(&asked, i, true)), people.seats(&asked, i)); could < stage.Need {
 			a.State = Rejected
 			a.Reason = journal.Reason{Rule: "approval.nobody", Message: fmt.Sprintf(
 				"Approval is needed under %s, and it can't be had: %s must decide, and there are only %d who may and have not asked for it themselves. Do without it, or say that it is needed.", demand.Why(), persons(stage.Need), could)}

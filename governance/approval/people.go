@@ -140,9 +140,21 @@ func (p people) couldDecide(a *Approval, stage int, escalated bool) []*member {
 	return out
 }
 
-// counted counts the decisions that still count at a stage: of members who have a say in it now.
+// seats counts the people who have a say of their own at a stage, however many stand in for them.
+func (p people) seats(a *Approval, stage int) int {
+	seats := map[string]bool{}
+	for i := range p {
+		if ok, _ := p.standing(a, stage, true, &p[i]); ok {
+			seats[p[i].mailbox] = true
+		}
+	}
+	return len(seats)
+}
+
+// counted counts the decisions that still count at a stage: of members who have a say in it now. Who decides in
+// another's place has that one's say: together the two count once.
 func (p people) counted(a *Approval, stage int, decisions []approvaldb.ApprovalDecision) int {
-	n := 0
+	seats := map[string]bool{}
 	for _, d := range decisions {
 		if int(d.Stage) != stage || d.Decision != "approve" {
 			continue
@@ -157,8 +169,8 @@ func (p people) counted(a *Approval, stage int, decisions []approvaldb.ApprovalD
 			}
 		}
 		if ok, _ := p.standing(a, stage, true, m); ok {
-			n++
+			seats[m.mailbox] = true
 		}
 	}
-	return n
+	return len(seats)
 }

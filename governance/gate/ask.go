@@ -25,7 +25,7 @@ func asked(session *journal.Session, p Proposal, amount money.Nanos, now time.Ti
 
 // mayAsk reports whether a person might have to decide on the effect, as far as memory tells.
 func mayAsk(rules *policy.Set, session *journal.Session, p Proposal, amount money.Nanos, now time.Time) bool {
-	return p.Kind == ToolCall && approval.May(rules, asked(session, p, amount, now))
+	return p.Kind == ToolCall && (p.Asked || approval.May(rules, asked(session, p, amount, now)))
 }
 
 // AdmitAsked decides on an effect about which people may have to be asked, in a transaction that has locked the session under the worker's

@@ -51,6 +51,8 @@ type Proposal struct {
 	// Risk is the tool's class of risk; Tainted says that the session has read what came from outside.
 	Risk    string
 	Tainted bool
+	// Asked says that people were asked about it before: what they said is looked at, though no rule asks any more.
+	Asked bool
 
 	// environment is asked about in questions only: there is one.
 	environment string
