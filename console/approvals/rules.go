@@ -178,6 +178,9 @@ func (h *Handler) drawRule(c echo.Context, status int, r approval.Rule, isNew bo
 	if a := r.Condition.AmountOver; a != nil {
 		f.Values["amount_over"] = a.Decimal()
 	}
+	if a := r.Condition.AmountAtMost; a != nil {
+		f.Values["amount_at_most"] = a.Decimal()
+	}
 	f.Values["domains"] = strings.Join(r.Condition.Domains, ", ")
 	if r.SumOver != nil {
 		f.Values["sum_over"], f.Values["sum_hours"] = r.SumOver.Decimal(), strconv.Itoa(int(r.SumWindow/time.Hour))
@@ -287,7 +290,11 @@ func readRule(c echo.Context, r approval.Rule) (approval.Rule, ui.Problems) {
 		}
 		return time.Duration(n * float64(time.Hour)).Round(time.Second)
 	}
-	r.Condition.AmountOver = amount("amount_over")
+	if r.Outcome == approval.Waive { // what was drafted for so much is not to be kept for any amount
+		r.Condition.AmountAtMost = amount("amount_at_most")
+	} else {
+		r.Condition.AmountOver = amount("amount_over")
+	}
 	r.Until = nil
 	if day := c.FormValue("until"); day != "" {
 		if t, err := time.Parse("2006-01-02", day); err == nil {
@@ -336,7 +343,7 @@ func readRule(c echo.Context, r approval.Rule) (approval.Rule, ui.Problems) {
 var ruleFields = map[string]string{
 	"/name": "name", "/description": "description", "/subject": "subject", "/tool": "tool", "/action": "action", "/object": "object", "/condition/amount_over": "amount_over",
 	"/sum_over": "sum_over", "/stages/0": "roles", "/stages/0/need": "need", "/stages/0/within_seconds": "within_hours", "/stages/1/need": "second_need",
-	"/escalation/within_seconds": "escalation_hours", "/condition/domains/0": "domains",
+	"/escalation/within_seconds": "escalation_hours", "/condition/domains/0": "domains", "/condition/amount_at_most": "amount_at_most",
 }
 
 func (h *Handler) saveRule(c echo.Context) error {
