@@ -128,6 +128,7 @@ func TestAFileProvesWhatWasSpentWithThePublicKeysAlone(t *testing.T) {
 		"a payee": func(s string) string {
 			return strings.Replace(s, `"payee":"provider:test"`, `"payee":"provider:best"`, 1)
 		},
+		"the name of a model":  func(s string) string { return strings.Replace(s, `"name":"test/model"`, `"name":"test/other"`, 1) },
 		"a batch left out":     changed(func(f *mandate.File) { f.Batches = append(f.Batches[:1], f.Batches[2:]...) }),
 		"the first left out":   changed(func(f *mandate.File) { f.Batches = f.Batches[1:] }),
 		"a batch twice":        changed(func(f *mandate.File) { f.Batches = append(f.Batches, f.Batches[2]) }),
