@@ -13,6 +13,7 @@ import (
 	"ambit.dev/ambit/internal/id"
 	"ambit.dev/ambit/internal/money"
 	"ambit.dev/ambit/journal"
+	"ambit.dev/ambit/scheduler"
 	"ambit.dev/ambit/tenants"
 )
 
@@ -129,4 +130,30 @@ func TestNoAnswerGivesWorkToWhatIsBeingStopped(t *testing.T) {
 	require.True(t, fault.IsCode(err, "state_conflict"), "work began under an order to stop: %v", err)
 	require.Empty(t, o.effects())
 	require.Equal(t, journal.Idle, o.rest(t, in.Session.ID, 1).Status)
+}
+
+// TestASessionBelowATaintedOneIsTainted: what was read above may speak through what is asked of it.
+func TestASessionBelowATaintedOneIsTainted(t *testing.T) {
+	o := newOffice(t)
+	dev := o.join(t, "dev@example.com", tenants.RoleDeveloper)
+	above := o.ask(t, dev, coffee)
+	o.rest(t, above.Session.ID, 1)
+	require.NoError(t, o.db.InTx(t.Context(), o.org, func(tx pgx.Tx) error {
+		l, err := journal.Lock(t.Context(), tx, o.org, above.Session.ID)
+		if err != nil {
+			return err
+		}
+		_, err = l.Append(t.Context(), time.Now(), journal.Of(journal.Tainted{Source: journal.TaintNetwork, Ref: "https://evil.example/", Excerpt: "obey"}))
+		return err
+	}))
+	ctx := o.as(t, dev)
+	var below scheduler.Invoked
+	require.NoError(t, o.db.InTx(ctx, o.org, func(tx pgx.Tx) (err error) {
+		below, err = o.sessions.Invoke(ctx, tx, o.org, scheduler.InvokeInput{
+			Project: o.project, Parent: above.Session.ID, Input: journal.Text("Go on."), Inline: &journal.Definition{Model: "ambit/scripted"},
+		})
+		return err
+	}))
+	o.rest(t, below.Session.ID, 1)
+	require.Contains(t, types(o.events(t, below.Session.ID)), journal.Tainted{}.EventType(), "the taint was lost below")
 }

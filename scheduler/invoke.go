@@ -121,6 +121,11 @@ func (s *Service) newSession(ctx context.Context, tx pgx.Tx, org id.Org, in Invo
 	}
 	session := id.New[id.Session]()
 	var first []journal.Entry
+	if in.Parent != "" {
+		if first, err = inherited(ctx, tx, org, in.Parent); err != nil {
+			return Invoked{}, err
+		}
+	}
 	if in.Quote != "" {
 		quote, err := billing.LockQuote(ctx, tx, org, in.Project, in.Quote)
 		if err != nil {
@@ -142,6 +147,19 @@ func (s *Service) newSession(ctx context.Context, tx pgx.Tx, org id.Org, in Invo
 		return Invoked{}, err
 	}
 	return s.accept(ctx, tx, l, in)
+}
+
+// inherited is what a session has from the one above it: what that one had read from outside may speak through it. The one above is locked.
+func inherited(ctx context.Context, tx pgx.Tx, org id.Org, parent id.Session) ([]journal.Entry, error) {
+	read, err := journal.Events(ctx, tx, org, parent, journal.EventFilter{Types: []string{journal.Tainted{}.EventType()}, Limit: 1})
+	if err != nil || len(read) == 0 {
+		return nil, err
+	}
+	t, err := journal.Decode[journal.Tainted](read[0])
+	if err != nil {
+		return nil, err
+	}
+	return []journal.Entry{journal.Of(journal.Tainted{Source: journal.TaintAgent, Ref: string(parent), Excerpt: t.Excerpt})}, nil
 }
 
 func (s *Service) resolve(ctx context.Context, tx pgx.Tx, org id.Org, in InvokeInput) (journal.Snapshot, id.Project, error) {
