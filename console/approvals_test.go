@@ -185,7 +185,8 @@ func TestADecisionIsAPostOfWhoMay(t *testing.T) {
 	decide := w.URL + ada.path + "/approvals/" + string(a.ID) + "/decide"
 	post := func(as interface {
 		PostForm(string, url.Values) (*http.Response, error)
-	}, v url.Values) int {
+	}, v url.Values,
+	) int {
 		resp, err := as.PostForm(decide, v)
 		require.NoError(t, err)
 		require.NoError(t, resp.Body.Close())

@@ -88,8 +88,15 @@ func newRow(p page.Place, m register.Mandate, sum register.Money, agents map[id.
 	r.Status = status(at)
 	g := m.Grant
 	for _, axis := range []struct{ name, label string }{
-		{mandate.AxisTotal, "In all"}, {mandate.AxisRecurring, "Each period"}, {mandate.AxisPerAction, "An action"}, {mandate.AxisTools, "Tools"}, {mandate.AxisPayees, "May pay"},
-		{mandate.AxisFrom, "Begins"}, {mandate.AxisUntil, "Ends"}, {mandate.AxisDepth, "May hand on"}, {mandate.AxisSessions, "Sessions"},
+		{mandate.AxisTotal, "In all"},
+		{mandate.AxisRecurring, "Each period"},
+		{mandate.AxisPerAction, "An action"},
+		{mandate.AxisTools, "Tools"},
+		{mandate.AxisPayees, "May pay"},
+		{mandate.AxisFrom, "Begins"},
+		{mandate.AxisUntil, "Ends"},
+		{mandate.AxisDepth, "May hand on"},
+		{mandate.AxisSessions, "Sessions"},
 	} {
 		text := g.Show(axis.name)
 		if axis.name == mandate.AxisSessions && g.Sessions != nil {

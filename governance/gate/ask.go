@@ -66,6 +66,7 @@ func (g *Gate) AdmitAsked(ctx context.Context, tx pgx.Tx, now time.Time, session
 		return Decision{Outcome: journal.Waiting, Reasons: []journal.Reason{answer.Reason}, Asked: facts, Approval: answer.Approval, Fresh: answer.Fresh}, nil
 	case approval.Rejected:
 		return Decision{Outcome: journal.Denied, Reasons: []journal.Reason{answer.Reason}, Asked: facts}, nil
+	case approval.Clear, approval.Granted: // no person is in the way
 	}
 	d, err := g.AdmitTx(ctx, tx, now, session, p)
 	if err != nil || d.Outcome != journal.Admitted {

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/big"
+	"slices"
 	mathrand "math/rand/v2"
 	"os"
 	"strings"
@@ -313,7 +314,11 @@ func elsewhere(text string, root *ecdsa.PublicKey, payee string, cents int64) er
 				return fmt.Errorf("unknown constraint %s", c.Type)
 			}
 		}
-		pub = &ecdsa.PublicKey{Curve: elliptic.P256(), X: new(big.Int).SetBytes(unb64(open.Cnf.JWK.X)), Y: new(big.Int).SetBytes(unb64(open.Cnf.JWK.Y))}
+		next, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), slices.Concat([]byte{4}, unb64(open.Cnf.JWK.X), unb64(open.Cnf.JWK.Y)))
+		if err != nil {
+			return fmt.Errorf("read the key of the next hop: %w", err)
+		}
+		pub = next
 	}
 	return nil
 }

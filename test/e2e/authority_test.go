@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -254,7 +253,7 @@ func (a *authority) verifies(t *testing.T) {
 	require.Contains(t, out, "Supplies for the harbour office")
 	// One spend that is not what was receipted, and it is nothing.
 	changed := regexp.MustCompile(`"amount_nanos":\s*\d+`).ReplaceAllString(string(export), `"amount_nanos":1`)
-	require.True(t, changed != string(export), "the export has no spend")
+	require.NotEqual(t, string(export), changed, "the export has no spend")
 	out, err = verify(keep("changed.json", []byte(changed)))
-	require.Error(t, err, fmt.Sprintf("a changed file verifies: %s", out))
+	require.Error(t, err, "a changed file verifies: %s", out)
 }
