@@ -155,7 +155,7 @@ func (x *trial) rule(agent string, of map[string]any) {
 // begin starts a session of the agent on a script of its own.
 func (x *trial) begin(agent, script string, turns ...provider.Turn) {
 	x.t.Helper()
-	x.provider.Script(script, turns...)
+	x.provider.Dialogue(script, turns...)
 	status, raw := x.in.asker.Raw(http.MethodPost, "/v1/invoke", map[string]any{"agent": agent, "input": provider.Begin(script), "mode": "async"})
 	require.Equal(x.t, http.StatusAccepted, status, "%s", raw)
 	var made struct {

@@ -37,6 +37,7 @@ type Turn struct {
 // script is what the model says in a conversation, and what it was told in it.
 type script struct {
 	turns    []Turn
+	steady   bool // the same conversation gets the same answer, however often it comes
 	requests int
 	told     []string
 }
@@ -53,6 +54,14 @@ func (p *Provider) Script(name string, turns ...Turn) {
 		p.scripts = map[string]*script{}
 	}
 	p.scripts[name] = &script{turns: turns}
+}
+
+// Dialogue is Script for conversations that may come to the model again, because who had asked is gone: how far one is says which turn is next.
+func (p *Provider) Dialogue(name string, turns ...Turn) {
+	p.Script(name, turns...)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.scripts[name].steady = true
 }
 
 // Begin is the message that begins the conversation of a script.
@@ -139,12 +148,15 @@ func (p *Provider) turn(body []byte) (Turn, bool) {
 	if json.Unmarshal(body, &req) != nil {
 		return Turn{}, false
 	}
-	name := ""
+	name, answers := "", 0
 	var told []string
 	for _, m := range req.Messages {
 		text, _ := m.Content.(string)
 		if rest, ok := strings.CutPrefix(text, marker); ok && m.Role == "user" && name == "" {
 			name, _, _ = strings.Cut(rest, " ")
+		}
+		if m.Role == "assistant" {
+			answers++
 		}
 		if m.Role == "tool" {
 			told = append(told, text)
@@ -158,10 +170,14 @@ func (p *Provider) turn(body []byte) (Turn, bool) {
 	}
 	s.requests++
 	s.told = told
-	if s.requests > len(s.turns) {
+	next := s.requests - 1
+	if s.steady {
+		next = answers
+	}
+	if next >= len(s.turns) {
 		return Turn{Say: "Done."}, true
 	}
-	return s.turns[s.requests-1], true
+	return s.turns[next], true
 }
 
 // delta is a chunk that adds to the answer.
