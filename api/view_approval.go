@@ -171,7 +171,7 @@ type ApprovalRuleFields struct {
 	Stages      []ApprovalStage      `json:"stages" maxitems:"3"`
 	Escalation  *ApprovalStage       `json:"escalation" doc:"Who is asked as well when a stage's time is over; null: nobody."`
 	AskerMay    bool                 `json:"asker_may" doc:"Whether people decide on what they asked for themselves."`
-	Passkey     bool                 `json:"passkey" doc:"Whether a decision takes a confirmation with a passkey, in the console."`
+	Passkey     bool                 `json:"passkey" doc:"Whether a decision takes a confirmation, in the console: with the passkey, or with the password of who has none."`
 	Until       *Time                `json:"until" doc:"When the rule ends by itself."`
 }
 

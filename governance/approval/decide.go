@@ -190,7 +190,7 @@ func (s *Service) Decide(ctx context.Context, tx pgx.Tx, org id.Org, approval id
 		return Decided{}, fault.InvalidField("/reason", "too_long", "A reason has at most 2000 bytes.")
 	}
 	if a.Demand.Passkey && len(in.Proof) == 0 {
-		return Decided{}, fault.New(fault.Forbidden, "step_up_required", "This is decided with a passkey: decide in the console, and confirm there who you are.").With("rule", "approval.passkey")
+		return Decided{}, fault.New(fault.Forbidden, "step_up_required", "This takes a confirmation: decide in the console, and confirm there who you are.").With("rule", "approval.passkey")
 	}
 	by := journal.Actor{Kind: principal.From(ctx).Kind, ID: principal.From(ctx).ID}
 	if by.Kind == principal.Key {
