@@ -128,19 +128,20 @@ func (o *office) ask(t testing.TB, user id.User, calls ...string) scheduler.Invo
 // rest waits until the session is idle after its n-th rest.
 func (o *office) rest(t testing.TB, session id.Session, n int) journal.Session {
 	t.Helper()
-	var s journal.Session
-	require.Eventually(t, func() bool {
+	// In the test's own goroutine: what looks may fail the test, and must not outlive it.
+	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(10 * time.Millisecond) {
 		rests := 0
 		for _, e := range o.events(t, session) {
 			if e.Type == "session.status_idle" {
 				rests++
 			}
 		}
-		var err error
-		s, err = o.sessions.Get(t.Context(), o.org, session)
-		return err == nil && rests >= n && s.Status == journal.Idle
-	}, 20*time.Second, 10*time.Millisecond, "the session did not come to rest %d times", n)
-	return s
+		s, err := o.sessions.Get(t.Context(), o.org, session)
+		if err == nil && rests >= n && s.Status == journal.Idle {
+			return s
+		}
+		require.True(t, time.Now().Before(deadline), "the session did not come to rest %d times", n)
+	}
 }
 
 func (o *office) waiting(t testing.TB, session id.Session, n int) approval.Approval {
